@@ -1,0 +1,62 @@
+"""Define a feature once: train on the value that serving would have returned, to the last bit.
+
+`import featreg` costs nothing: a public name loads its module when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featreg.define import REALTIME, Delay, Entity, EventSource, Every, FeatureSet, FeatureView, agg, derive, view
+    from featreg.errors import (
+        DataError,
+        DefinitionError,
+        FeatregError,
+        LeaseHeldError,
+        OverflowDataError,
+        RefusedError,
+        RejectedRowsError,
+        StoreError,
+        UsageError,
+    )
+    from featreg.session import open
+
+__all__ = [
+    "REALTIME",
+    "DataError",
+    "DefinitionError",
+    "Delay",
+    "Entity",
+    "EventSource",
+    "Every",
+    "FeatregError",
+    "FeatureSet",
+    "FeatureView",
+    "LeaseHeldError",
+    "OverflowDataError",
+    "RefusedError",
+    "RejectedRowsError",
+    "StoreError",
+    "UsageError",
+    "agg",
+    "derive",
+    "open",
+    "view",
+]
+
+_HOMES = {"open": "featreg.session"} | {
+    name: "featreg.errors" if name.endswith("Error") else "featreg.define" for name in __all__ if name != "open"
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'featreg' has no attribute '{name}'")
+    value = getattr(import_module(home), name)
+    globals()[name] = value  # so this runs once per name
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,161 @@
+"""Variance from exact sums of values and squares; and sums of decimals too wide for 128 bits.
+
+The arithmetic is in `exact`; here the schedule is walked.
+"""
+
+import numpy as np
+from numba import njit
+
+from featreg.algebra.exact import (
+    DMOMENTS_WORDS,
+    MOMENTS_WIDE_WORDS,
+    MOMENTS_WORDS,
+    SCRATCH_WORDS,
+    dmoments_final,
+    dmoments_fold,
+    dmoments_init,
+    dmoments_merge,
+    dsum_to_double,
+    dsum_to_i128,
+    moments_final,
+    moments_fold,
+    moments_init,
+    moments_merge,
+)
+from featreg.algebra.flags import INTERNAL
+from featreg.algebra.pools import one_nan, plain_word, put_wide, short_of
+from featreg.algebra.schedule import (
+    AS_AVG,
+    AS_COUNT,
+    AS_STDDEV,
+    AS_VAR,
+    LENGTH_BITS,
+    NULL,
+    OUTPUT_COLUMN,
+    OUTPUT_FINAL,
+    OUTPUT_SCALE,
+    OVERFLOW,
+    SLOT_BYTES,
+    SLOT_INPUT,
+    TOP_HEAP,
+    TOP_OUT_TEXT,
+    VALUE,
+)
+
+
+@njit(cache=True, nogil=True)
+def run_moments(slot, op, n_ops, program, chunk, state):
+    """Walk the schedule for one var or stddev slot over doubles; stops early when the heap lacks room."""
+    ops, records, base, heap, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.tops
+    floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
+    bits, scratch = np.empty(1, np.int64), np.empty(SCRATCH_WORDS, np.int64)
+    double = bits.view(np.float64)
+    while op < n_ops:
+        word = ops[op]
+        if short_of(tops, TOP_HEAP, heap.shape[0], 2 * MOMENTS_WIDE_WORDS):
+            return op
+        if word & 1 == 0:
+            row = word >> 33
+            at = base + MOMENTS_WORDS * ((word >> 2) & 0x7FFFFFFF)
+            if word & 2:
+                moments_init(records, floats, at)
+            if chunk.valid[column, row]:
+                bits[0] = plain_word(chunk.inputs[column, row], True)
+                moments_fold(records, floats, at, double[0], heap, tops)
+            op += 1
+        elif word & 2:
+            at = base + MOMENTS_WORDS * ((word >> 3) & 0x3FFFFFFF)
+            if word & 4:
+                moments_init(records, floats, at)
+            moments_merge(records, floats, at, records, floats, base + MOMENTS_WORDS * (word >> 33), heap, tops, heap)
+            op += 1
+        else:
+            n = word >> 33
+            window = (word >> 2) & 0x7FFFFFFF
+            first, count = program.routes[slot, window, 0], program.routes[slot, window, 1]
+            if count > 0:
+                at, top = base, tops[TOP_HEAP]
+                if n == 1:
+                    at = base + MOMENTS_WORDS * ops[op + 3]
+                else:
+                    moments_init(records, floats, at)
+                    for i in range(op + 3, op + 3 + n):
+                        moments_merge(records, floats, at, records, floats, base + MOMENTS_WORDS * ops[i], heap, tops, heap)
+                variance, there = moments_final(records, floats, at, heap, scratch)
+                for o in range(first, first + count):
+                    out = program.outputs[o, OUTPUT_COLUMN]
+                    double[0] = np.sqrt(variance) if program.outputs[o, OUTPUT_FINAL] == AS_STDDEV else variance
+                    state.out_words[out, ops[op + 1]] = one_nan(bits[0]) if there else 0
+                    state.out_valid[out, ops[op + 1]] = VALUE if there else NULL
+                tops[TOP_HEAP] = top
+            op += 3 + n
+    return op
+
+
+@njit(**INTERNAL)
+def _byte_word(text, at):
+    word = np.uint64(0)
+    for i in range(at, at + 8):
+        word = word << np.uint64(8) | np.uint64(text[i])
+    return np.int64(word)
+
+
+@njit(cache=True, nogil=True)
+def run_wide_moments(slot, op, n_ops, program, chunk, state):
+    """Walk the schedule for one slot of integer digits: var and stddev of BIGINT and DECIMAL, sum and avg of wide DECIMAL."""
+    ops, records, base, tops = state.ops, state.records, state.slot_base[slot], state.tops
+    floats, column, is_text = records.view(np.float64), program.slots[slot, SLOT_INPUT], program.slots[slot, SLOT_BYTES] > 0
+    bits, scratch = np.empty(1, np.int64), np.empty(SCRATCH_WORDS, np.int64)
+    double = bits.view(np.float64)
+    while op < n_ops:
+        word = ops[op]
+        if word & 1 == 0:
+            row = word >> 33
+            at = base + DMOMENTS_WORDS * ((word >> 2) & 0x7FFFFFFF)
+            if word & 2:
+                dmoments_init(records, floats, at)
+            if chunk.valid[column, row]:
+                low = chunk.inputs[column, row]
+                high = low >> 63
+                if is_text:
+                    place = low >> LENGTH_BITS
+                    high = _byte_word(chunk.text, place) ^ np.int64(-0x8000000000000000)
+                    low = _byte_word(chunk.text, place + 8)
+                dmoments_fold(records, floats, at, low, high)
+            op += 1
+        elif word & 2:
+            at = base + DMOMENTS_WORDS * ((word >> 3) & 0x3FFFFFFF)
+            if word & 4:
+                dmoments_init(records, floats, at)
+            dmoments_merge(records, floats, at, records, floats, base + DMOMENTS_WORDS * (word >> 33))
+            op += 1
+        else:
+            n = word >> 33
+            window = (word >> 2) & 0x7FFFFFFF
+            first, count = program.routes[slot, window, 0], program.routes[slot, window, 1]
+            if count > 0:
+                if short_of(tops, TOP_OUT_TEXT, state.out_text.shape[0], 16 * count):
+                    return op
+                dmoments_init(records, floats, base)
+                for i in range(op + 3, op + 3 + n):
+                    dmoments_merge(records, floats, base, records, floats, base + DMOMENTS_WORDS * ops[i])
+                row, seen = ops[op + 1], records[base]
+                for o in range(first, first + count):
+                    out, final, scale = program.outputs[o, OUTPUT_COLUMN], program.outputs[o, OUTPUT_FINAL], program.outputs[o, OUTPUT_SCALE]
+                    state.out_words[out, row], state.out_valid[out, row] = 0, VALUE if seen > 0 else NULL
+                    if final == AS_COUNT:
+                        state.out_words[out, row], state.out_valid[out, row] = seen, VALUE
+                    elif final == AS_VAR or final == AS_STDDEV:
+                        variance, there = dmoments_final(records, base, scale, scratch)
+                        double[0] = np.sqrt(variance) if final == AS_STDDEV else variance
+                        state.out_words[out, row] = bits[0] if there else 0
+                        state.out_valid[out, row] = VALUE if there else NULL
+                    elif seen > 0 and final == AS_AVG:
+                        double[0] = dsum_to_double(records, base, scale, scratch) / seen + 0.0
+                        state.out_words[out, row] = bits[0]
+                    elif seen > 0:
+                        low, high, fits = dsum_to_i128(records, base, scratch)
+                        put_wide(state, out, row, low, high)
+                        state.out_valid[out, row] = VALUE if fits else OVERFLOW
+            op += 3 + n
+    return op

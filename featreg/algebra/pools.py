@@ -1,0 +1,62 @@
+"""Append to pools of bytes and words that the driver makes larger when a kernel stops for room."""
+
+import numpy as np
+from numba import njit
+
+from featreg.algebra.flags import INTERNAL
+from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, NEED_POOL, NEED_ROOM, TOP_OUT_TEXT
+
+
+@njit(cache=True, inline="always")
+def short_of(tops, pool, capacity, room):
+    """Whether a pool lacks `room`; if so, says it in `tops` for the driver to grow the pool and resume."""
+    if tops[pool] + room <= capacity:
+        return False
+    tops[NEED_POOL] = pool
+    tops[NEED_ROOM] = room
+    return True
+
+
+@njit(cache=True, inline="always")
+def plain_word(word, is_double):
+    """A result word: the ordered bits of a double become its IEEE bits, all else is as it was."""
+    return word ^ ((word >> 63) & 0x7FFFFFFFFFFFFFFF) if is_double else word
+
+
+@njit(**INTERNAL)
+def compare_text(a_pool, a, b_pool, b):
+    """Negative, zero or positive as text `a` is below, equal to or above `b`, by UTF-8 bytes."""
+    a_at, b_at = a >> LENGTH_BITS, b >> LENGTH_BITS
+    a_length, b_length = a & LONGEST_TEXT, b & LONGEST_TEXT
+    for i in range(min(a_length, b_length)):
+        difference = np.int64(a_pool[a_at + i]) - np.int64(b_pool[b_at + i])
+        if difference != 0:
+            return difference
+    return a_length - b_length
+
+
+@njit(**INTERNAL)
+def copy_text(source, text, pool, tops, top):
+    """Append a text to a pool that has room for it; returns where it is."""
+    at, length, to = text >> LENGTH_BITS, text & LONGEST_TEXT, tops[top]
+    for i in range(length):
+        pool[to + i] = source[at + i]
+    tops[top] = to + length
+    return to << LENGTH_BITS | length
+
+
+@njit(**INTERNAL)
+def one_nan(bits):
+    return np.int64(0x7FF8000000000000) if (bits & 0x7FFFFFFFFFFFFFFF) > 0x7FF0000000000000 else bits
+
+
+@njit(**INTERNAL)
+def put_wide(state, out, row, low, high):
+    """Write a 128-bit decimal as text of 16 bytes, big-endian with its sign flipped; the caller saw to the room."""
+    to = state.tops[TOP_OUT_TEXT]
+    high ^= np.int64(-0x8000000000000000)
+    for i in range(8):
+        state.out_text[to + i] = (np.uint64(high) >> np.uint64(56 - 8 * i)) & np.uint64(255)
+        state.out_text[to + 8 + i] = (np.uint64(low) >> np.uint64(56 - 8 * i)) & np.uint64(255)
+    state.tops[TOP_OUT_TEXT] = to + 16
+    state.out_words[out, row] = to << LENGTH_BITS | 16

@@ -1,0 +1,296 @@
+"""Keep a map from value to a number: count_distinct (latest event time) and histogram (count).
+
+A partial is one word, a handle + 1 into the heap (0: no map).  A map is a block
+[capacity, count, capacity × (mark, value, number)], open addressing with linear
+probing, capacity a power of two, at most three quarters full; mark is a hash that is
+never 0.  MODE 1 keeps the largest number (the latest event time: entries older than
+every window are left behind when the map grows), MODE 0 adds.
+"""
+
+import numpy as np
+from numba import njit
+
+from featreg.algebra.flags import INTERNAL
+from featreg.algebra.pools import compare_text, copy_text, plain_word, short_of
+from featreg.algebra.schedule import (
+    AS_DISTINCT,
+    LENGTH_BITS,
+    LONGEST_TEXT,
+    NO_START,
+    NULL,
+    OUTPUT_COLUMN,
+    OUTPUT_DOUBLE,
+    OUTPUT_FINAL,
+    SLOT_BYTES,
+    SLOT_INPUT,
+    SLOT_LIMIT,
+    SLOT_MODE,
+    SLOT_SPAN,
+    TOP_HEAP,
+    TOP_OUT_HEAP,
+    TOP_OUT_TEXT,
+    TOP_TEXT,
+    VALUE,
+)
+
+HEADER, ENTRY, SMALLEST = 2, 3, 4
+
+
+@njit(**INTERNAL)
+def _hash_word(value):
+    """splitmix64's finalizer (Steele, Lea and Flood 2014)."""
+    h = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64(h ^ (h >> np.uint64(31))) | np.int64(1)
+
+
+@njit(**INTERNAL)
+def _hash_text(pool, text):
+    """FNV-1a over the bytes."""
+    h = np.uint64(0xCBF29CE484222325)
+    at = text >> LENGTH_BITS
+    for i in range(at, at + (text & LONGEST_TEXT)):
+        h = (h ^ np.uint64(pool[i])) * np.uint64(0x100000001B3)
+    return _hash_word(np.int64(h))
+
+
+@njit(**INTERNAL)
+def _new_map(heap, tops, capacity):
+    at = tops[TOP_HEAP]
+    tops[TOP_HEAP] = at + HEADER + ENTRY * capacity
+    heap[at], heap[at + 1] = capacity, 0
+    for i in range(capacity):
+        heap[at + HEADER + ENTRY * i] = 0
+    return at
+
+
+@njit(**INTERNAL)
+def _locate(heap, at, mark, value, is_text, pool, text):
+    """Where a value's entry is, or the empty place where it would be."""
+    capacity = heap[at]
+    place = (mark >> 1) & (capacity - 1)
+    while True:
+        entry = at + HEADER + ENTRY * place
+        if heap[entry] == 0:
+            return entry
+        if heap[entry] == mark:
+            if heap[entry + 1] == value if not is_text else compare_text(text, heap[entry + 1], pool, value) == 0:
+                return entry
+        place = (place + 1) & (capacity - 1)
+
+
+@njit(**INTERNAL)
+def _grown(heap, tops, at, oldest):
+    """A map with room for more, made of the entries whose number is at least `oldest`."""
+    live = np.int64(0)
+    for i in range(heap[at]):
+        entry = at + HEADER + ENTRY * i
+        if heap[entry] != 0 and heap[entry + 2] >= oldest:
+            live += 1
+    capacity = np.int64(SMALLEST)
+    while capacity < 2 * (live + 1):
+        capacity *= 2
+    new = _new_map(heap, tops, capacity)
+    for i in range(heap[at]):
+        entry = at + HEADER + ENTRY * i
+        if heap[entry] != 0 and heap[entry + 2] >= oldest:
+            place = (heap[entry] >> 1) & (capacity - 1)
+            while heap[new + HEADER + ENTRY * place] != 0:
+                place = (place + 1) & (capacity - 1)
+            for j in range(ENTRY):
+                heap[new + HEADER + ENTRY * place + j] = heap[entry + j]
+    heap[new + 1] = live
+    return new
+
+
+@njit(**INTERNAL)
+def fold_tally(heap, tops, at, mode, mark, value, is_text, number, pool, text, own, oldest):
+    """Bring a value's number into the map `at`; returns where the map is now."""
+    entry = _locate(heap, at, mark, value, is_text, pool, text)
+    if heap[entry] != 0:
+        heap[entry + 2] = max(heap[entry + 2], number) if mode > 0 else heap[entry + 2] + number
+        return at
+    if 4 * (heap[at + 1] + 1) > 3 * heap[at]:
+        at = _grown(heap, tops, at, oldest)
+        entry = _locate(heap, at, mark, value, is_text, pool, text)
+    heap[entry] = mark
+    heap[entry + 1] = copy_text(pool, value, text, tops, TOP_TEXT) if is_text and own else value
+    heap[entry + 2] = number
+    heap[at + 1] += 1
+    return at
+
+
+@njit(**INTERNAL)
+def _precedes(pairs, a, b, is_text, text):
+    """Whether pair `a` stands before pair `b`: the larger number first, then the smaller value."""
+    if pairs[2 * a + 1] != pairs[2 * b + 1]:
+        return pairs[2 * a + 1] > pairs[2 * b + 1]
+    if is_text:
+        return compare_text(text, pairs[2 * a], text, pairs[2 * b]) < 0
+    return pairs[2 * a] < pairs[2 * b]
+
+
+@njit(**INTERNAL)
+def _sort_pairs(pairs, n, is_text, text):
+    """Heapsort (Williams 1964) of n (value, number) pairs in place."""
+    end, start = n, n // 2
+    while end > 1:
+        if start > 0:
+            start -= 1
+        else:
+            end -= 1
+            pairs[0], pairs[2 * end] = pairs[2 * end], pairs[0]
+            pairs[1], pairs[2 * end + 1] = pairs[2 * end + 1], pairs[1]
+        root = start
+        while 2 * root + 1 < end:
+            child = 2 * root + 1
+            if child + 1 < end and _precedes(pairs, child, child + 1, is_text, text):
+                child += 1
+            if not _precedes(pairs, root, child, is_text, text):
+                break
+            pairs[2 * root], pairs[2 * child] = pairs[2 * child], pairs[2 * root]
+            pairs[2 * root + 1], pairs[2 * child + 1] = pairs[2 * child + 1], pairs[2 * root + 1]
+            root = child
+
+
+@njit(cache=True, nogil=True)
+def _give_histogram(state, out, row, at, limit, is_text, is_double):
+    """Write the most frequent values with their counts; False when the pools of results lack room."""
+    heap, tops = state.heap, state.tops
+    pairs, n = np.empty(2 * heap[at + 1], np.int64), np.int64(0)
+    for i in range(heap[at]):
+        entry = at + HEADER + ENTRY * i
+        if heap[entry] != 0:
+            pairs[2 * n], pairs[2 * n + 1] = heap[entry + 1], heap[entry + 2]
+            n += 1
+    _sort_pairs(pairs, n, is_text, state.text)
+    count = n if limit <= 0 else min(n, limit)
+    text_room = np.int64(0)
+    if is_text:
+        for i in range(count):
+            text_room += pairs[2 * i] & LONGEST_TEXT
+    if short_of(tops, TOP_OUT_TEXT, state.out_text.shape[0], text_room):
+        return False
+    if short_of(tops, TOP_OUT_HEAP, state.out_heap.shape[0], 2 * count):
+        return False
+    state.out_valid[out, row] = VALUE
+    state.out_words[out, row] = tops[TOP_OUT_HEAP] << LENGTH_BITS | count
+    for i in range(count):
+        value = pairs[2 * i]
+        if is_text:
+            value = copy_text(state.text, value, state.out_text, tops, TOP_OUT_TEXT)
+        state.out_heap[tops[TOP_OUT_HEAP]] = plain_word(value, is_double)
+        state.out_heap[tops[TOP_OUT_HEAP] + 1] = pairs[2 * i + 1]
+        tops[TOP_OUT_HEAP] += 2
+    return True
+
+
+@njit(**INTERNAL)
+def _give_distinct(state, out, row, at, start):
+    heap, count = state.heap, np.int64(0)
+    if at >= 0:
+        for i in range(heap[at]):
+            entry = at + HEADER + ENTRY * i
+            if heap[entry] != 0 and heap[entry + 2] >= start:
+                count += 1
+    state.out_words[out, row] = count
+    state.out_valid[out, row] = VALUE
+
+
+@njit(**INTERNAL)
+def _pour(heap, tops, into, other, mode, is_text, text):
+    """Merge map `other` into map `into`, whose texts are in the same pool; returns where the map is now."""
+    for i in range(heap[other]):
+        entry = other + HEADER + ENTRY * i
+        if heap[entry] != 0:
+            into = fold_tally(heap, tops, into, mode, heap[entry], heap[entry + 1], is_text, heap[entry + 2], text, text, False, NO_START)
+    return into
+
+
+@njit(**INTERNAL)
+def _merged(ops, op, n, records, base, mode, heap, tops, is_text, text):
+    """Merge the maps of n records into one behind the heap's top, where the next fold will overwrite it; -1 for none."""
+    into = np.int64(-1)
+    for i in range(op + 3, op + 3 + n):
+        other = records[base + ops[i]] - 1
+        if other < 0:
+            continue
+        if into < 0:
+            if n == 1:
+                return other
+            into = _new_map(heap, tops, np.int64(SMALLEST))
+        into = _pour(heap, tops, into, other, mode, is_text, text)
+    return into
+
+
+@njit(**INTERNAL)
+def _merge_room(ops, op, n, records, base, heap):
+    total = np.int64(SMALLEST)
+    for i in range(op + 3, op + 3 + n):
+        other = records[base + ops[i]] - 1
+        if other >= 0:
+            total += heap[other + 1]
+    return 16 * ENTRY * total
+
+
+@njit(cache=True, nogil=True)
+def run_tally(slot, op, n_ops, program, chunk, state):
+    """Walk the schedule for one count_distinct or histogram slot; stops early when a pool lacks room."""
+    ops, records, base, heap, text, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.text, state.tops
+    column, mode, span = program.slots[slot, SLOT_INPUT], program.slots[slot, SLOT_MODE], program.slots[slot, SLOT_SPAN]
+    is_text = program.slots[slot, SLOT_BYTES] > 0
+    while op < n_ops:
+        word = ops[op]
+        if word & 1 == 0:
+            row = word >> 33
+            at = base + ((word >> 2) & 0x7FFFFFFF)
+            if word & 2:
+                records[at] = 0
+            if chunk.valid[column, row]:
+                value = chunk.inputs[column, row]
+                held = HEADER + ENTRY * heap[records[at] - 1] if records[at] > 0 else np.int64(0)
+                if short_of(tops, TOP_HEAP, heap.shape[0], 4 * held + 4 * (HEADER + ENTRY * SMALLEST)):
+                    return op
+                if is_text and short_of(tops, TOP_TEXT, text.shape[0], value & LONGEST_TEXT):
+                    return op
+                if records[at] == 0:
+                    records[at] = _new_map(heap, tops, np.int64(SMALLEST)) + 1
+                mark = _hash_text(chunk.text, value) if is_text else _hash_word(value)
+                number = chunk.event_time[row] if mode > 0 else np.int64(1)
+                oldest = chunk.instant[row] - span if mode > 0 and span >= 0 else np.int64(NO_START)
+                records[at] = (
+                    fold_tally(heap, tops, records[at] - 1, mode, mark, value, is_text, number, chunk.text, text, True, oldest) + 1
+                )
+            op += 1
+        elif word & 2:
+            into, other = base + ((word >> 3) & 0x3FFFFFFF), records[base + (word >> 33)] - 1
+            if word & 4:
+                records[into] = 0
+            if other >= 0:
+                total = SMALLEST + heap[other + 1] + (heap[records[into] - 1 + 1] if records[into] > 0 else 0)
+                if short_of(tops, TOP_HEAP, heap.shape[0], 16 * ENTRY * total):
+                    return op
+                at = records[into] - 1 if records[into] > 0 else _new_map(heap, tops, np.int64(SMALLEST))
+                records[into] = _pour(heap, tops, at, other, mode, is_text, text) + 1
+            op += 1
+        else:
+            n = word >> 33
+            window = (word >> 2) & 0x7FFFFFFF
+            if program.routes[slot, window, 1] > 0:
+                if n > 1 and short_of(tops, TOP_HEAP, heap.shape[0], _merge_room(ops, op, n, records, base, heap)):
+                    return op
+                top = tops[TOP_HEAP]
+                at = _merged(ops, op, n, records, base, mode, heap, tops, is_text, text)
+                for o in range(program.routes[slot, window, 0], program.routes[slot, window, 0] + program.routes[slot, window, 1]):
+                    out, row = program.outputs[o, OUTPUT_COLUMN], ops[op + 1]
+                    if program.outputs[o, OUTPUT_FINAL] == AS_DISTINCT:
+                        _give_distinct(state, out, row, at, ops[op + 2])
+                    elif at < 0:
+                        state.out_words[out, row], state.out_valid[out, row] = 0, NULL
+                    elif not _give_histogram(state, out, row, at, program.slots[slot, SLOT_LIMIT], is_text, program.outputs[o, OUTPUT_DOUBLE]):
+                        tops[TOP_HEAP] = top
+                        return op
+                tops[TOP_HEAP] = top
+            op += 3 + n
+    return op

@@ -1,0 +1,126 @@
+"""Scan, filter, shuffle and sort with DuckDB; it knows no features."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from featreg.errors import DataError, UsageError
+from featreg.plan.scan_sql import Relation, quote
+
+_READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv", ".json": "read_json", ".jsonl": "read_json", ".ndjson": "read_json"}
+
+
+class DuckDB:
+    """One DuckDB in memory, spilling to `temporary`; sessions are in UTC and keep no order but ORDER BY's."""
+
+    def __init__(self, settings: Mapping[str, object], temporary: Path):
+        self.threads = int(str(settings.get("threads", os.cpu_count() or 1)))
+        config = {"threads": self.threads, "temp_directory": str(temporary), "autoinstall_known_extensions": False, "autoload_known_extensions": True}
+        if "memory_limit" in settings:
+            config["memory_limit"] = settings["memory_limit"]
+        try:
+            self.connection = duckdb.connect(config=config)
+        except duckdb.Error as error:
+            raise UsageError(f"[duckdb] in conf: {error}") from None
+        self.tables: dict[str, pa.Table] = {}
+        self.connection.execute("SET TimeZone='UTC'; SET preserve_insertion_order=false; SET enable_progress_bar=false")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own, for one thread: registered tables belong to a connection, so each gets them."""
+        cursor = self.connection.cursor()
+        cursor.execute("SET TimeZone='UTC'")
+        for name, table in self.tables.items():
+            cursor.register(name, table)
+        return cursor
+
+    def register(self, name: str, table: pa.Table) -> Relation:
+        """Make an Arrow table readable under `name`."""
+        self.tables[name] = table
+        return self.describe(quote(name), name)
+
+    def unregister(self, name: str) -> None:
+        self.tables.pop(name, None)
+
+    def location(self, source: str, location: object, root: Path) -> Relation:
+        """The relation at a location of a profile: a path or glob, or a table {path, format, options}.
+
+        Raises: DataError when no file is there, or one cannot be read.
+        """
+        settings = {"path": location} if isinstance(location, str) else dict(location) if isinstance(location, Mapping) else {}
+        path = settings.get("path")
+        if not isinstance(path, str):
+            raise UsageError(f"[sources] {source}: give a path or glob, or a table with path, format and options.")
+        files = source_files(path, root)
+        if not files:
+            raise DataError(f"source '{source}': no file at {path}.\n  Put the data there, or say where it is in conf under [sources].")
+        suffix = Path(files[0]).suffix.lower()
+        suffix = Path(files[0]).with_suffix("").suffix.lower() if suffix in (".gz", ".zst") else suffix
+        reader = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}.get(str(settings.get("format", "")).lower()) or _READERS.get(suffix)
+        if reader is None:
+            raise UsageError(f"[sources] {source}: what is in {files[0]}? Say format = \"parquet\", \"csv\" or \"json\".")
+        for file in files:
+            if reader == "read_parquet" and os.path.getsize(file) == 0:
+                raise DataError(f"source '{source}': {file} is empty (0 bytes), so it is no Parquet file. Write it again.")
+        options = "".join(f", {name} = {_literal(value)}" for name, value in dict(settings.get("options", {})).items())
+        if reader == "read_csv" and "all_varchar" not in options:
+            options += ", all_varchar = true"
+        listed = ", ".join(_literal(file) for file in files)
+        return self.describe(f"{reader}([{listed}]{options})", f"source '{source}'", loose=reader != "read_parquet")
+
+    def describe(self, text: str, what: str, loose: bool = False) -> Relation:
+        try:
+            columns = self.cursor().execute(f"DESCRIBE SELECT * FROM {text}").fetchall()
+        except duckdb.Error as error:
+            raise DataError(f"{what} cannot be read: {_first_line(error)}") from None
+        return Relation(text, tuple((name, kind) for name, kind, *_ in columns), loose)
+
+    def rows(self, sql: str) -> list[tuple]:
+        try:
+            return self.cursor().execute(sql).fetchall()
+        except duckdb.Error as error:
+            raise DataError(f"a scan failed: {_first_line(error)}") from None
+
+    def table(self, sql: str) -> pa.Table:
+        try:
+            return self.cursor().sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise DataError(f"a query failed: {_first_line(error)}") from None
+
+    def batches(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """Stream a query's rows in its order.
+
+        `sql().to_arrow_reader()` keeps ORDER BY under preserve_insertion_order=false; `execute().to_arrow_reader()` does not.
+        """
+        cursor = self.cursor()
+        try:
+            yield from cursor.sql(sql).to_arrow_reader(rows)
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise DataError(f"a scan failed: {_first_line(error)}") from None
+        finally:
+            cursor.close()
+
+
+def source_files(path: str, root: Path) -> list[str]:
+    """The files at a path or glob, sorted; relative ones are below `root`."""
+
+
+    whole = path if os.path.isabs(path) else str(root / path)
+    return sorted(file for file in glob.glob(whole, recursive=True) if os.path.isfile(file))
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (int, float)) else "'" + str(value).replace("'", "''") + "'"
+
+
+def _first_line(error: Exception) -> str:
+    return re.split(r"\n\n|\nLINE", str(error).strip())[0]

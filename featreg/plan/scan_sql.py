@@ -1,0 +1,214 @@
+"""Spell a view's scan as DuckDB SQL: the only text that lifts rows, on every path.
+
+Columns are named by position (c0, k0, i0), so a column may be called anything.  Rows
+come out as key parts, visible and event instant in microseconds, a verdict (0 good,
+1 rejected, 2 digits below the microsecond), and the lifted inputs.
+"""
+
+from dataclasses import dataclass
+from typing import Mapping
+
+from featreg.compile.compiled import CompiledView, Input
+from featreg.compile.program import SweepProgram
+from featreg.define import EventSource
+from featreg.errors import DataError, did_you_mean
+from featreg.expressions import duckdb_overflow, duckdb_text
+from featreg.vocabulary import DataType
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_FITS_BIGINT = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_FITS_INTEGER = ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT")
+_TIMESTAMPS = ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE")
+GOOD, REJECTED, TOO_FINE = range(3)
+LATEST = (1 << 62) - 1  # instants beyond are taken for infinity, so that no window's arithmetic leaves int64
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Rows of a source as an engine finds them: the text after FROM, and the columns that are there with their DuckDB types.
+
+    loose: the file carries no types (CSV, JSON), so every text is tried as the declared type.
+    """
+
+    text: str
+    columns: tuple[tuple[str, str], ...]
+    loose: bool = False
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """One declared column read from a relation: its value, and the check that it fits (None: it always does)."""
+
+    text: str
+    misfit: str | None = None
+    too_fine: str | None = None
+
+
+def quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def duckdb_type(data_type: DataType) -> str:
+    return str(data_type.widened)
+
+
+def read_columns(source: EventSource, relation: Relation) -> dict[str, SourceColumn]:
+    """How each declared column is read from the relation.
+
+    Raises: DataError naming every column that is not there, or that has a type which cannot be read as the declared one.
+    """
+    there = {name.lower(): (name, found) for name, found in relation.columns}
+    problems: list[str] = []
+    columns: dict[str, SourceColumn] = {}
+    for name, declared in source.columns:
+        if name.lower() not in there:
+            problems.append(f"column '{name}' is declared and not in the data. {did_you_mean(name, [n for n, _ in relation.columns], 'The data has')}")
+            continue
+        found_name, found = there[name.lower()]
+        column = _read(quote(found_name), found, declared, relation.loose)
+        if column is None:
+            problems.append(f"column '{name}' is declared {declared} and the data has {found}. Declare its type, or cast it where the data is written.")
+        else:
+            columns[name] = column
+    if problems:
+        raise DataError(f"source '{source.name}' does not fit its contract:" + "".join(f"\n  {problem}" for problem in problems))
+    return columns
+
+
+def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColumn | None:
+    wide = duckdb_type(declared)
+    if loose and found == "VARCHAR" and declared.name != "VARCHAR":
+        return _tried(text, str(declared), wide)
+    match declared.name:
+        case "BIGINT":
+            return SourceColumn(f"{text}::BIGINT") if found in _FITS_BIGINT else _tried(text, "BIGINT", wide) if found in _INTEGERS else None
+        case "INTEGER":
+            return SourceColumn(f"{text}::BIGINT") if found in _FITS_INTEGER else _tried(text, "INTEGER", wide) if found in _INTEGERS else None
+        case "DOUBLE" | "FLOAT":
+            if found in ("DOUBLE", "FLOAT") and not (declared.name == "FLOAT" and found == "DOUBLE"):
+                return SourceColumn(f"({text}::DOUBLE + 0.0::DOUBLE)")
+            if found == "DOUBLE":  # a FLOAT column whose data is wider: a value that a FLOAT cannot hold does not fit
+                whole = f"TRY_CAST({text} AS FLOAT)::DOUBLE"
+                return SourceColumn(f"({whole} + 0.0::DOUBLE)", f"{whole} IS DISTINCT FROM {text}")
+            return SourceColumn(f"{text}::DOUBLE") if found in _INTEGERS or found.startswith("DECIMAL") else None
+        case "DECIMAL":
+            if found == str(declared):
+                return SourceColumn(text)
+            return _tried(text, wide, wide) if found.startswith("DECIMAL") or found in _INTEGERS else None
+        case "BOOLEAN":
+            return SourceColumn(text) if found == "BOOLEAN" else None
+        case "VARCHAR":
+            return SourceColumn(text) if found == "VARCHAR" else SourceColumn(f"{text}::VARCHAR") if found.startswith("ENUM") or loose else None
+        case "DATE":
+            if found == "DATE":
+                return SourceColumn(text)
+            return None if found not in _TIMESTAMPS else SourceColumn(f"{text}::DATE", f"{text} IS NOT NULL AND {text}::DATE::TIMESTAMP <> {text}::TIMESTAMP")
+        case "TIMESTAMP":
+            if found == "TIMESTAMP_NS":
+                return SourceColumn(f"{text}::TIMESTAMP", None, f"epoch_ns({text}) % 1000 <> 0")
+            return SourceColumn(text if found == "TIMESTAMP" else f"{text}::TIMESTAMP") if found in _TIMESTAMPS else None
+    return None
+
+
+def _tried(text: str, declared: str, wide: str) -> SourceColumn:
+    tried = f"TRY_CAST({text} AS {declared})"
+    return SourceColumn(tried if declared == wide else f"{tried}::{wide}", f"{text} IS NOT NULL AND {tried} IS NULL")
+
+
+@dataclass(frozen=True)
+class ScanText:
+    """The scan of a view in SQL, and its columns: k0.., v, e (None where it is v), bad, i0..."""
+
+    sql: str
+    keys: tuple[str, ...]
+    inputs: tuple[str, ...]
+    event_is_visible: bool
+    examples: str
+
+
+def scan_text(
+    view: CompiledView, program: SweepProgram, relation: Relation, earliest: int | None = None, before: int | None = None, since: int | None = None
+) -> ScanText:
+    """Spell the scan of the rows that `program` needs.
+
+    earliest: event times before it are in no window · before: visible instants from it on are not seen ·
+    since: visible instants before it are not read.
+    """
+    source = view.scan.source
+    read = read_columns(source, relation)
+    place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
+    event, available = place[source.event_time], source.available_column
+    checks = [f"{event} IS NULL", f"NOT isfinite({event})", f"abs(epoch_us({event}::TIMESTAMP)) > {LATEST}"]
+    checks += [f"m{place[name]}" for name, column in read.items() if column.misfit is not None]
+    filter_text = duckdb_text(view.scan.where, place.__getitem__) if view.scan.where is not None else None
+    inputs, overflows = _inputs(program.inputs, place)
+    if view.scan.where is not None:
+        own = duckdb_overflow(view.scan.where, place.__getitem__)
+        overflows = [f"({filter_text}) AND {overflow}" for overflow in overflows] + ([own] if own else [])
+    checks += overflows
+    fine = [f"f{place[name]}" for name, column in read.items() if column.too_fine is not None]
+    rejected = " OR ".join(f"coalesce({check}, FALSE)" for check in checks)
+    verdict = f"CASE WHEN {' OR '.join(f'coalesce({name}, FALSE)' for name in fine)} THEN {TOO_FINE} WHEN {rejected} THEN {REJECTED} ELSE {GOOD} END" if fine else f"({rejected})"
+    visible = _visible(source, place, event)
+    columns = [f"{read[name].text} AS {place[name]}" for name in place]
+    columns += [f"({column.misfit}) AS m{place[name]}" for name, column in read.items() if column.misfit is not None]
+    columns += [f"({column.too_fine}) AS f{place[name]}" for name, column in read.items() if column.too_fine is not None]
+    base = f"SELECT {', '.join(columns)} FROM {relation.text}"
+    keys = tuple(f"k{i}" for i in range(len(view.scan.keys)))
+    there = [filter_text and f"({filter_text})", *(f"{place[column]} IS NOT NULL" for column, _ in view.scan.keys)]
+    bounds = []
+    if earliest is not None:
+        bounds.append(f"{event} >= {_instant(earliest)}")
+    if before is not None:
+        there.append(f"{visible} < {before}")
+    if since is not None:
+        there.append(f"{visible} >= {since}")
+    kept = " AND ".join(filter(None, there)) or "TRUE"
+    bounded = f" WHERE ({' AND '.join(bounds)} OR {event} IS NULL OR NOT isfinite({event}))" if bounds else ""
+    judged = f"SELECT *, {verdict} AS bad FROM ({base}){bounded}"
+    lifted = [f"{_key(place[column], kind)} AS {key}" for key, (column, kind) in zip(keys, view.scan.keys)]
+    lifted += [f"{visible} AS v"]
+    event_is_visible = visible == f"epoch_us({event})"
+    if not event_is_visible:
+        lifted.append(f"{_micros(event, source.types[source.event_time])} AS e")
+    lifted += ["bad::UTINYINT AS bad", *(f"{text} AS i{n}" for n, text in enumerate(inputs))]
+    sql = f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad OR ({kept})" if not fine else f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad <> 0 OR ({kept})"
+    shown = ", ".join(f"{quote(name)} := {place[name]}::VARCHAR" for name in place)
+    examples = f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad LIMIT 3" if not fine else f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad <> 0 LIMIT 3"
+    return ScanText(sql, keys, tuple(f"i{n}" for n in range(len(inputs))), event_is_visible, examples)
+
+
+def _inputs(inputs: tuple[Input, ...], place: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    texts, overflows = [], []
+    for item in inputs:
+        where = duckdb_text(item.where, place.__getitem__) if item.where is not None else None
+        where_overflow = duckdb_overflow(item.where, place.__getitem__) if item.where is not None else None
+        value = duckdb_text(item.expression, place.__getitem__) if item.expression is not None else "TRUE"
+        value_overflow = duckdb_overflow(item.expression, place.__getitem__) if item.expression is not None else None
+        texts.append(value if where is None else f"CASE WHEN {where} THEN {value} END")
+        if where_overflow:
+            overflows.append(where_overflow)
+        if value_overflow:
+            overflows.append(value_overflow if where is None else f"(({where}) AND {value_overflow})")
+    return texts, overflows
+
+
+def _key(column: str, kind: DataType) -> str:
+    """Key parts that are instants travel as microseconds."""
+    return f"epoch_us({column})" if kind.name == "TIMESTAMP" else column
+
+
+def _micros(column: str, data_type: DataType) -> str:
+    return f"epoch_us({column}::TIMESTAMP)" if data_type.name == "DATE" else f"epoch_us({column})"
+
+
+def _visible(source: EventSource, place: Mapping[str, str], event: str) -> str:
+    micros = _micros(event, source.types[source.event_time])
+    if source.available_column is not None:
+        available = place[source.available_column]
+        return f"greatest({micros}, {_micros(available, source.types[source.available_column])})"
+    return f"({micros} + {source.delay_micros})" if source.delay_micros else micros
+
+
+def _instant(micros: int) -> str:
+    return f"make_timestamp({micros}::BIGINT)"

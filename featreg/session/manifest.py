@@ -1,0 +1,53 @@
+"""Say what made a training set: definitions, revision, data and versions."""
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from featreg.canonical import bytes_id, file_id
+from featreg.compile import CompiledSet
+
+FORM = 1
+_LIBRARIES = ("featreg", "duckdb", "numba", "numpy", "pyarrow", "sqlglot")
+
+
+def training_manifest(compiled: CompiledSet, revision: dict[str, Any], files: dict[str, list[str]], root: Path, spine: pa.Table, table: pa.Table, receipts: Iterable[Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """A value for JSON; hashing reads every source file once."""
+    return {
+        "form": FORM,
+        "set": compiled.name,
+        "features": dict(compiled.ids),
+        "revision": revision,
+        "sources": {source: [_file(Path(file), root) for file in listed] for source, listed in files.items()},
+        "spine": {"rows": spine.num_rows, "sha256": spine_fingerprint(spine)},
+        "rows": table.num_rows,
+        "asked": asked,
+        "views": [
+            {"view": one.view, "events": one.events, "rejected": one.rejected, "examples": list(one.examples), "seconds": round(one.seconds, 3)}
+            for one in receipts
+        ],
+        "versions": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def spine_fingerprint(spine: pa.Table) -> str:
+    """SHA-256 of the spine as an Arrow stream of one batch: its columns, types and rows in order."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, spine.schema.remove_metadata()) as writer:
+        writer.write_table(spine.replace_schema_metadata(None).combine_chunks())
+    return bytes_id(memoryview(sink.getvalue()))
+
+
+def _file(path: Path, root: Path) -> dict[str, Any]:
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return {"path": name, "bytes": path.stat().st_size, "sha256": file_id(path)}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

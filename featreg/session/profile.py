@@ -1,0 +1,110 @@
+"""Read `conf/<profile>.toml`: where data lives and what runs, never what a feature means."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from featreg.errors import UsageError, did_you_mean
+from featreg.instants import parse_duration
+
+STATE_FOLDER = ".featreg"
+_KNOWN = {"engine", "sources", "online", "registry", "duckdb", "spark", "require_clean"}
+_ONLINE = {"store", "path", "url", "replay", "stale_after", "push_ids", "log"}
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Settings of one profile; relative paths are relative to the repository's root.
+
+    replay, stale_after: microseconds, see `[online]`.
+    """
+
+    name: str
+    root: Path
+    engine: str = "duckdb"
+    sources: Mapping[str, object] = field(default_factory=dict)
+    store: str = "lmdb"
+    online_path: Path = Path(STATE_FOLDER, "online")
+    registry_path: Path = Path(STATE_FOLDER, "registry")
+    duckdb: Mapping[str, object] = field(default_factory=dict)
+    replay: int = parse_duration("10m")
+    stale_after: int = parse_duration("10m")
+    require_clean: bool = False
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE_FOLDER
+
+
+def read_profile(root: Path, name: str) -> Profile:
+    """The profile's file, or the defaults when it is `local` and there is none.
+
+    Raises: UsageError naming the file for what it cannot mean.
+    """
+    path = root / "conf" / f"{name}.toml"
+    if not path.is_file():
+        if name != "local":
+            known = sorted(file.stem for file in path.parent.glob("*.toml"))
+            raise UsageError(f"there is no profile '{name}'.\n  {did_you_mean(name, known, 'Profiles in conf/ are')}")
+        return Profile(name, root, online_path=root / STATE_FOLDER / "online", registry_path=root / STATE_FOLDER / "registry")
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"conf/{name}.toml: {error}") from None
+    settings = _substituted(settings, path.name)
+    _refuse_unknown(settings, _KNOWN, path.name)
+    online, registry = _table(settings, "online", path.name), _table(settings, "registry", path.name)
+    _refuse_unknown(online, _ONLINE, f"{path.name} [online]")
+    engine, store = settings.get("engine", "duckdb"), online.get("store", "lmdb")
+    if engine != "duckdb":
+        raise UsageError(f"conf/{path.name}: engine {engine!r} is not here. Engines are: duckdb.")
+    if store != "lmdb":
+        raise UsageError(f"conf/{path.name}: store {store!r} is not here. Stores are: lmdb.")
+    return Profile(
+        name=name,
+        root=root,
+        engine=engine,
+        sources=_table(settings, "sources", path.name),
+        store=store,
+        online_path=root / str(online.get("path", f"{STATE_FOLDER}/online")),
+        registry_path=root / str(registry.get("path", f"{STATE_FOLDER}/registry")),
+        duckdb=_table(settings, "duckdb", path.name),
+        replay=parse_duration(online.get("replay", "10m")),
+        stale_after=parse_duration(online.get("stale_after", "10m")),
+        require_clean=bool(settings.get("require_clean", False)),
+    )
+
+
+def _table(settings: Mapping[str, object], name: str, file: str) -> dict[str, object]:
+    value = settings.get(name, {})
+    if not isinstance(value, dict):
+        raise UsageError(f"conf/{file}: [{name}] is a table.")
+    return value
+
+
+def _refuse_unknown(settings: Mapping[str, object], known: set[str], where: str) -> None:
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"conf/{where}: unknown setting '{key}'.\n  {did_you_mean(key, sorted(known), 'Settings are')}")
+
+
+def _substituted(value: object, file: str):
+    """`${NAME}` becomes the environment's value."""
+    match value:
+        case str():
+
+            def variable(found: re.Match[str]) -> str:
+                if found[1] not in os.environ:
+                    raise UsageError(f"conf/{file}: the environment has no {found[1]}. Set it, or write the value.")
+                return os.environ[found[1]]
+
+            return _VARIABLE.sub(variable, value)
+        case dict():
+            return {key: _substituted(item, file) for key, item in value.items()}
+        case list():
+            return [_substituted(item, file) for item in value]
+    return value

@@ -1,0 +1,220 @@
+"""Open a repository and call its verbs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featreg.compile import Compiled, compile_definitions, repository_id
+from featreg.errors import RefusedError, UsageError, did_you_mean
+from featreg.instants import format_instant, parse_instant
+from featreg.load import Definitions, load_directory, load_files
+from featreg.load.files import read_spec_files
+from featreg.load.git import read_revision, tree_state
+from featreg.registry.log import ControlLog, Record
+from featreg.session.profile import Profile, read_profile
+
+if TYPE_CHECKING:
+    from featreg.engines.duckdb import DuckDB
+    from featreg.session.online import OnlineReader, Vector
+    from featreg.session.materialize import Receipt
+    from featreg.session.training_set import TrainingSet
+
+Instant = str | int | datetime
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What is applied: compiled definitions, the revision they came from, and the log's generation."""
+
+    compiled: Compiled
+    revision: Mapping[str, Any]
+    generation: int
+
+
+def open_registry(root: str | Path = ".", profile: str = "local", revision: str | None = None) -> "Registry":
+    """Open the repository at `root` with a profile of `conf/`.
+
+    revision: read definitions as they were at that commit, instead of what is applied.
+    Raises: UsageError when there is no such folder, profile or revision.
+    """
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        raise UsageError(f"{root} is no folder.")
+    return Registry(folder, read_profile(folder, profile), revision)
+
+
+class Registry:
+    """One open repository.  A context manager; its stores and engine are closed at the end."""
+
+    def __init__(self, root: Path, profile: Profile, revision: str | None = None):
+        self.root, self.profile, self.revision = root, profile, revision
+        self.log = ControlLog(profile.registry_path)
+        self._engine: DuckDB | None = None
+        self._reader: OnlineReader | None = None
+        self._applied: Applied | None = None
+        if revision is not None:
+            self._at_revision  # resolve at once, so that a wrong name is an error here
+
+    def __enter__(self) -> "Registry":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        if self._engine is not None:
+            self._engine.close()
+        self._reader = self._engine = None
+
+    # Definitions -----------------------------------------------------------------------------
+
+    @cached_property
+    def _at_revision(self) -> Applied:
+        files, commit = read_revision(self.root, str(self.revision))
+        return Applied(compile_definitions(load_files(files)), {"commit": commit, "clean": True}, 0)
+
+    def definitions(self) -> Definitions:
+        """The definitions of the working tree, or of the revision that was opened."""
+        return load_files(read_revision(self.root, self.revision)[0]) if self.revision else load_directory(self.root)
+
+    def compile(self) -> Compiled:
+        """The working tree (or the revision that was opened), compiled.  Raises: DefinitionError with every problem."""
+        return self._at_revision.compiled if self.revision else compile_definitions(self.definitions())
+
+    def applied(self) -> Applied:
+        """What is applied, or the revision that was opened.  Raises: UsageError when nothing is."""
+        if self.revision is not None:
+            return self._at_revision
+        record = self.log.last("apply")
+        if record is None:
+            raise UsageError("nothing is applied yet.\n  Run `featreg apply` (or registry.apply()), or try definitions out with draft=True.")
+        if self._applied is None or self._applied.generation != record.generation:
+            files = {path: text.encode() for path, text in record.body["files"].items()}
+            self._applied = Applied(compile_definitions(load_files(files)), record.body["revision"], record.generation)
+        return self._applied
+
+    def ids(self, draft: bool = True) -> dict[str, str]:
+        """`view.feature` -> definition id, of the working tree or of what is applied."""
+        return (self.compile() if draft else self.applied().compiled).feature_ids()
+
+    def apply(self) -> Record:
+        """Make the working tree's definitions the applied ones.  Never asks; unchanged definitions make no new record.
+
+        Raises: DefinitionError; RefusedError when another apply was first, or the profile wants a clean tree.
+        """
+        if self.revision is not None:
+            raise UsageError("a registry opened at a revision is for reading. Open it without one to apply.")
+        generation = self.log.generation()
+        files = read_spec_files(self.root)
+        compiled = compile_definitions(load_files(files))
+        state = tree_state(self.root)
+        if self.profile.require_clean and not state["clean"]:
+            raise RefusedError(f"profile '{self.profile.name}' applies clean trees only, and features/ has uncommitted changes. Commit them first.")
+        texts = {path: content.decode() for path, content in files.items()}
+        last = self.log.last("apply")
+        if last is not None and last.body["files"] == texts and last.body["revision"] == state:
+            return last
+        body = {"id": repository_id(compiled), "ids": compiled.feature_ids(), "files": texts, "revision": state}
+        return self.log.append("apply", body, generation)
+
+    # Training --------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> "DuckDB":
+        if self._engine is None:
+            from featreg.engines.duckdb import DuckDB
+
+            self._engine = DuckDB(self.profile.duckdb, self.profile.state / "tmp")
+        return self._engine
+
+    def training_set(
+        self,
+        name: str,
+        spine: Any,
+        *,
+        time: str,
+        draft: bool = False,
+        sources: Mapping[str, Any] | None = None,
+        pin: str | None = None,
+        known_at: Instant | None = None,
+        progress: Progress | None = None,
+    ) -> "TrainingSet":
+        """Attach a set's features to the spine, each row as serving would have answered at its instant.
+
+        spine: Arrow, pandas, Polars, a path to Parquet or CSV, or a SQL query; n rows in, n rows out, same order.
+        time: the spine's column of as-of instants; naive is UTC.
+        draft: use the working tree's definitions, applied or not.  sources: rows in place of a source's location.
+        known_at: only rows that had arrived by then.
+        Raises: UsageError, DataError; nothing is written.
+        """
+        from featreg.kernels import use_cache
+
+        use_cache(self.profile.state)
+        from featreg.session.manifest import training_manifest
+        from featreg.session.sources import SourceFinder
+        from featreg.session.tables import read_table
+        from featreg.session.training_set import TrainingSet, check_spine, fill
+
+        if pin is not None:
+            raise UsageError("pins are not here yet.")
+        used = Applied(self.compile(), tree_state(self.root), 0) if draft and self.revision is None else self.applied()
+        feature_set = _find(used.compiled.sets, name, "feature set")
+        finder = SourceFinder(self.engine, self.profile, sources or {})
+        finder.refuse_unknown(used.compiled.sources)
+        rows = check_spine(read_table(spine, self.engine, self.root, "the spine"), time, feature_set)
+        known = None if known_at is None else parse_instant(known_at)
+        views = used.compiled.views
+
+        def relation_of(source: str):
+            return finder.find(used.compiled.sources[source])
+
+        table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
+        asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft}
+        manifest = training_manifest(feature_set, dict(used.revision), finder.files, self.root, rows.table, table, receipts, asked)
+        return TrainingSet(table, manifest, receipts)
+
+    # Online ----------------------------------------------------------------------------------
+
+    def materialize(self, to: Instant | None = None, views: Iterable[str] | None = None, *, rebuild: bool = False, progress: Progress | None = None) -> "list[Receipt]":
+        """Bring the online store to `to` (default: now): incremental, idempotent, resumable.
+
+        Raises: UsageError, DataError, StoreError, RefusedError when a known file changed (remedy: rebuild).
+        """
+        from featreg.kernels import use_cache
+
+        use_cache(self.profile.state)
+        from featreg.session.materialize import materialize
+
+        applied = self.applied()
+        names = list(views) if views is not None else list(applied.compiled.views)
+        chosen = [_find(applied.compiled.views, name, "feature view") for name in names]
+        return materialize(self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress)
+
+    def online(self, name: str, keys: Mapping[str, Any] | list[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None) -> "Vector | list[Vector]":
+        """What serving answers for one key (a vector) or for many (a list, same order).
+
+        keys: entity keys and request columns by name.  at: another instant than now.
+        Raises: UsageError, DataError; RefusedError for an instant that the store can no longer answer.
+        """
+        if pin is not None:
+            raise UsageError("pins are not here yet.")
+        if self._reader is None:
+            from featreg.kernels import use_cache
+
+            use_cache(self.profile.state)
+            from featreg.session.online import OnlineReader
+
+            self._reader = OnlineReader(self)
+        return self._reader.read(name, keys, None if at is None else parse_instant(at))
+
+
+def _find(known: Mapping[str, Any], name: str, what: str) -> Any:
+    if name not in known:
+        raise UsageError(f"there is no {what} '{name}'.\n  {did_you_mean(name, known, f'There are')}")
+    return known[name]

@@ -1,0 +1,249 @@
+"""Cut each key's time into tiles, and write down which tile every row and window meets.
+
+A group is the slots that share a hop.  Its tiles are kept at the hop and at coarser
+multiples of it, 8 times each, each level a list sorted by tile number with holes where nothing
+happened, so that a window merges a handful of tiles however long it is.  The newest
+tile is *open*: it is merged into the coarser ones when the next one begins; and the
+coarser ones exist only while a key has more than a few tiles.  A tile whose last
+instant is out of the longest window is dropped, which bounds memory by live tiles.
+"""
+
+import numpy as np
+from numba import njit
+
+from featreg.algebra.flags import INTERNAL
+from featreg.algebra.schedule import (
+    GROUP_FIRST_LEVEL,
+    GROUP_FIRST_WINDOW,
+    GROUP_HOP,
+    GROUP_LEVELS,
+    GROUP_SPAN,
+    GROUP_WINDOWS,
+    NO_START,
+    WINDOW_HOP,
+    WINDOW_WIDTH,
+)
+
+LEVEL_BASE, LEVEL_HEAD, LEVEL_COUNT, LEVEL_CAPACITY = range(4)
+STATE_NEXT, STATE_FREE, STATE_FREE_BASE, STATE_KEY, STATE_CAPACITY, STATE_COARSE = range(6)
+FEW = 12  # so few tiles are merged one by one
+
+
+@njit(**INTERNAL)
+def _find(numbers, low, high, tile):
+    """The first place in sorted `numbers[low:high]` that is not below `tile`."""
+    while low < high:
+        middle = (low + high) >> 1
+        if numbers[middle] < tile:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(**INTERNAL)
+def _take_record(group_state, g, free):
+    count = group_state[g, STATE_FREE]
+    if count > 0:
+        group_state[g, STATE_FREE] = count - 1
+        return free[group_state[g, STATE_FREE_BASE] + count - 1]
+    record = group_state[g, STATE_NEXT]
+    group_state[g, STATE_NEXT] = record + 1
+    return record
+
+
+@njit(**INTERNAL)
+def _tile_of(tile, levels, level, numbers, records, group_state, g, free):
+    """The record of a tile, and 2 when it is a new one, else 0.  O(1) at the end of the list, else O(live tiles)."""
+    base = levels[level, LEVEL_BASE]
+    low = base + levels[level, LEVEL_HEAD]
+    end = low + levels[level, LEVEL_COUNT]
+    if end > low:
+        last = numbers[end - 1]
+        if last == tile:
+            return records[end - 1], 0
+        at = end if last < tile else _find(numbers, low, end, tile)
+        if at < end and numbers[at] == tile:
+            return records[at], 0
+    else:
+        at = end
+    if end == base + levels[level, LEVEL_CAPACITY] and low > base:  # room is left in front, where tiles were dropped
+        for i in range(low, end):
+            numbers[base + i - low], records[base + i - low] = numbers[i], records[i]
+        levels[level, LEVEL_HEAD] = 0
+        at -= low - base
+        end -= low - base
+    for i in range(end, at, -1):
+        numbers[i], records[i] = numbers[i - 1], records[i - 1]
+    record = _take_record(group_state, g, free)
+    numbers[at], records[at] = tile, record
+    levels[level, LEVEL_COUNT] += 1
+    return record, 2
+
+
+@njit(**INTERNAL)
+def _drop_dead(first_live, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free):
+    """Forget the tiles that no window at or after this instant can see."""
+    for depth in range(n_levels):
+        level = first_level + depth
+        bound = first_live >> shifts[level]
+        while levels[level, LEVEL_COUNT] > 0:
+            at = levels[level, LEVEL_BASE] + levels[level, LEVEL_HEAD]
+            if numbers[at] >= bound:
+                break
+            free[group_state[g, STATE_FREE_BASE] + group_state[g, STATE_FREE]] = records[at]
+            group_state[g, STATE_FREE] += 1
+            levels[level, LEVEL_HEAD] += 1
+            levels[level, LEVEL_COUNT] -= 1
+
+
+@njit(**INTERNAL)
+def _cover(start, coarse, shifts, levels, first_level, n_levels, numbers, records, ops, to):
+    """Write the records of the tiles from number `start` on: fine ones up to the next coarse border, and so on up."""
+    first = start
+    for depth in range(n_levels):
+        level = first_level + depth
+        low = levels[level, LEVEL_BASE] + levels[level, LEVEL_HEAD]
+        end = low + levels[level, LEVEL_COUNT]
+        at = _find(numbers, low, end, first)
+        if depth == n_levels - 1 or (depth == 0 and (end - at <= FEW or not coarse)):
+            for i in range(at, end):
+                ops[to] = records[i]
+                to += 1
+            break
+        ratio = shifts[level + 1] - shifts[level]
+        border = -((-first) >> ratio)
+        while at < end and numbers[at] < border << ratio:
+            ops[to] = records[at]
+            to += 1
+            at += 1
+        first = border
+    if depth > 0:
+        ops[to] = records[levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD] + levels[first_level, LEVEL_COUNT] - 1]
+        to += 1
+    return to
+
+
+@njit(**INTERNAL)
+def _close(at, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to):
+    """Merge the fine tile at place `at` into the coarser ones."""
+    for level in range(first_level + 1, first_level + n_levels):
+        into, fresh = _tile_of(numbers[at] >> shifts[level], levels, level, numbers, records, group_state, g, free)
+        ops[to] = records[at] << 33 | into << 3 | fresh << 1 | 3
+        to += 1
+    return to
+
+
+@njit(**INTERNAL)
+def _close_all(shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to):
+    """Begin the coarser tiles: merge every fine tile but the open one into them."""
+    low = levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD]
+    for at in range(low, low + levels[first_level, LEVEL_COUNT] - 1):
+        to = _close(at, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to)
+    group_state[g, STATE_COARSE] = 1
+    return to
+
+
+@njit(**INTERNAL)
+def begin_key(g, key, program, state):
+    """Turn to another key: the one before is put down where `carried` says (when keys are kept), or forgotten."""
+    first_level, n_levels = program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_LEVELS]
+    keep = state.carried.shape[0] > 0
+    if keep:
+        put_down_key(g, program, state)
+    for level in range(first_level, first_level + n_levels):
+        if keep:
+            state.levels[level, LEVEL_BASE] = state.carried[key, level, 0]
+            state.levels[level, LEVEL_COUNT] = state.carried[key, level, 1]
+            state.levels[level, LEVEL_CAPACITY] = state.carried[key, level, 2]
+        else:
+            state.levels[level, LEVEL_COUNT] = 0
+        state.levels[level, LEVEL_HEAD] = 0
+    state.group_state[g, STATE_COARSE] = n_levels > 1 and state.levels[first_level + 1, LEVEL_COUNT] > 0
+    if not keep:
+        state.group_state[g, STATE_NEXT] = 1
+        state.group_state[g, STATE_FREE] = 0
+    state.group_state[g, STATE_KEY] = key
+
+
+@njit(cache=True, nogil=True)
+def put_down_key(g, program, state):
+    """Write where the key at hand has its tiles now."""
+    key = state.group_state[g, STATE_KEY]
+    if key < 0:
+        return
+    first_level, n_levels = program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_LEVELS]
+    for level in range(first_level, first_level + n_levels):
+        state.carried[key, level, 0] = state.levels[level, LEVEL_BASE] + state.levels[level, LEVEL_HEAD]
+        state.carried[key, level, 1] = state.levels[level, LEVEL_COUNT]
+    state.group_state[g, STATE_KEY] = -1
+
+
+@njit(cache=True, nogil=True)
+def schedule(g, row, program, chunk, state):
+    """Write operations for rows from `row` on until the chunk or the room for them ends.
+
+    Returns the next row and the number of words written.  O(1) a row, O(levels) a tile, plus moving
+    the tiles behind a late row's, plus the tiles that each window covers.
+    """
+    hop, n_levels, span = program.groups[g, GROUP_HOP], program.groups[g, GROUP_LEVELS], program.groups[g, GROUP_SPAN]
+    first_level = program.groups[g, GROUP_FIRST_LEVEL]
+    first_window, n_windows = program.groups[g, GROUP_FIRST_WINDOW], program.groups[g, GROUP_WINDOWS]
+    levels, numbers, records = state.levels, state.tile_number, state.tile_record
+    group_state, free, ops = state.group_state, state.free, state.ops
+    key_index, spine_row, instants, event_times = chunk.key_index, chunk.spine_row, chunk.instant, chunk.event_time
+    shifts, key = program.shifts, group_state[g, STATE_KEY]
+    n_rows, to = key_index.shape[0], np.int64(0)
+    tile, tile_start, tile_end = np.int64(0), np.int64(0), np.int64(0)  # the tile of the row before: divisions are dear
+    while row < n_rows:
+        if key_index[row] != key:
+            key = key_index[row]
+            begin_key(g, key, program, state)
+        instant = instants[row]
+        if span >= 0 and levels[first_level, LEVEL_COUNT] > 0:
+            oldest = numbers[levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD]]
+            if (oldest + 1) * hop <= instant - span:
+                _drop_dead((instant - span) // hop, program.shifts, levels, first_level, n_levels, numbers, records, group_state, g, free)
+        if spine_row[row] < 0:
+            if ops.shape[0] - to < n_levels * (FEW + 2):
+                break
+            event_time = event_times[row]
+            if hop > 0 and not (tile_start <= event_time < tile_end):
+                tile = event_time // hop
+                tile_start = tile * hop
+                tile_end = tile_start + hop
+            if span < 0 or tile_end > instant - span:
+                record, fresh = _tile_of(tile, levels, first_level, numbers, records, group_state, g, free)
+                ops[to] = row << 33 | record << 2 | fresh
+                to += 1
+                if n_levels > 1:
+                    count = levels[first_level, LEVEL_COUNT]
+                    last = levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD] + count - 1
+                    if group_state[g, STATE_COARSE] == 0:
+                        if count > FEW:
+                            to = _close_all(shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to)
+                    elif record != records[last]:  # late: its tile is closed
+                        for level in range(first_level + 1, first_level + n_levels):
+                            record, fresh = _tile_of(tile >> shifts[level], levels, level, numbers, records, group_state, g, free)
+                            ops[to] = row << 33 | record << 2 | fresh
+                            to += 1
+                    elif fresh and count > 1:
+                        to = _close(last - 1, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to)
+        else:
+            most = 3
+            for level in range(first_level, first_level + n_levels):
+                most += levels[level, LEVEL_COUNT]
+            if ops.shape[0] - to < n_windows * (most + FEW):
+                break
+            for window in range(n_windows):
+                width = program.windows[first_window + window, WINDOW_WIDTH]
+                window_hop = program.windows[first_window + window, WINDOW_HOP]
+                start = NO_START if width < 0 else (instant - width) // window_hop * window_hop
+                first = np.int64(0) if hop == 0 else NO_START >> 1 if width < 0 else (instant - width) // hop
+                end = _cover(first, group_state[g, STATE_COARSE], shifts, levels, first_level, n_levels, numbers, records, ops, to + 3)
+                ops[to] = (end - to - 3) << 33 | window << 2 | 1
+                ops[to + 1] = spine_row[row]
+                ops[to + 2] = start
+                to = end
+        row += 1
+    return row, to

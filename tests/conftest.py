@@ -1,0 +1,49 @@
+"""Options of the test run: how many random worlds, and from which seed."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import SearchStrategy
+
+WORLDS = 300
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("featreg")
+    group.addoption("--worlds", type=int, default=WORLDS, help=f"how many random worlds each comparison is made in (default {WORLDS})")
+    group.addoption(
+        "--world-seed", type=int, default=0, help="what the worlds are drawn from; the same seed gives the same worlds (default 0)"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"worlds: --worlds {config.getoption('--worlds')} --world-seed {config.getoption('--world-seed')}"
+
+
+@pytest.fixture
+def try_worlds(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Run `check(world)` in `--worlds` worlds of a strategy, times `share`; the first that fails is shrunk and shown."""
+    number, world_seed = request.config.getoption("--worlds"), request.config.getoption("--world-seed")
+
+    def run(check: Callable[[object], None], strategy: SearchStrategy, share: float = 1.0) -> None:
+        phases = [Phase.generate] if os.environ.get("FEATREG_NO_SHRINK") else [Phase.generate, Phase.shrink]
+
+        @seed(world_seed)
+        @settings(
+            max_examples=max(1, round(number * share)),
+            database=None,
+            deadline=None,
+            derandomize=False,
+            report_multiple_bugs=False,
+            phases=phases,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(strategy)
+        def in_worlds(world: object) -> None:
+            check(world)
+
+        in_worlds()
+
+    return run

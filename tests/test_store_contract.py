@@ -85,7 +85,8 @@ def test_a_key_of_any_length_is_kept_whole(store, length):
 
 def test_a_scan_returns_what_begins_with_the_prefix_page_by_page_in_order(store):
     names = [b"view/%05d" % number for number in range(2_500)]
-    store.write([(name, name[-3:]) for name in random.Random(1).sample(names, len(names))] + [(b"view", b""), (b"view0", b""), (b"vie", b"")])
+    neighbours = [(b"view", b""), (b"view0", b""), (b"vie", b"")]
+    store.write([(name, name[-3:]) for name in random.Random(1).sample(names, len(names))] + neighbours)
     found, start = [], None
     while page := store.scan(b"view/", start, limit=700):
         found, start = found + page, page[-1][0] + b"\0"

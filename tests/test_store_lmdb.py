@@ -73,7 +73,7 @@ def test_the_map_grows_under_threads_that_read(place):
                 try:
                     if store.get(keys) != wanted:
                         wrong.append("a value")
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     wrong.append(error)
 
         readers = [threading.Thread(target=read) for _ in range(4)]
@@ -269,7 +269,7 @@ def test_a_fork_amid_reads_and_writes_of_other_threads_harms_neither_side(place)
                         wrong.append("entries")
                     if put:
                         store.write(wanted.items())
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     wrong.append(error)
 
         threads = [threading.Thread(target=work, args=(put,)) for put in (True, False, False)]
@@ -313,7 +313,7 @@ def test_a_store_of_a_newer_format_is_refused_before_it_is_touched(place):
     note = place / "format.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"format": 2, "what_is_this": []}))
     before = (place / "data.mdb").read_bytes()
-    with pytest.raises(StoreError, match="format 2, written by a newer featreg.*\n  Upgrade featreg"):
+    with pytest.raises(StoreError, match=r"format 2, written by a newer featreg.*\n  Upgrade featreg"):
         open_store(place)
     assert (place / "data.mdb").read_bytes() == before
 
@@ -336,12 +336,12 @@ def test_an_lmdb_folder_of_someone_else_is_refused(place):
 def test_a_damaged_file_is_an_error_that_says_what_to_do(place):
     open_store(place).close()
     (place / "data.mdb").write_bytes(b"not LMDB at all" * 1_000)
-    with pytest.raises(StoreError, match="damaged.*\n  Remove the folder and materialize anew"):
+    with pytest.raises(StoreError, match=r"damaged.*\n  Remove the folder and materialize anew"):
         open_store(place)
 
 
 def test_a_missing_store_is_made_only_where_that_is_wanted(place):
-    with pytest.raises(StoreError, match="no online store.*\n  Run featreg materialize"):
+    with pytest.raises(StoreError, match=r"no online store.*\n  Run featreg materialize"):
         open_store(place, create=False)
     assert not place.exists()
     open_store(place).close()

@@ -321,7 +321,7 @@ def isum_fold(words: np.ndarray, floats: np.ndarray, at: int, value: int) -> Non
     """One more int64: 1 ns."""
     keep_inside()
     a = np.uint64(at)
-    low = words[a + _W1] + value
+    low = np.int64(np.uint64(words[a + _W1]) + np.uint64(value))  # unsigned: LLVM takes signed sums never to wrap
     words[a] += 1
     words[a + _W1] = low
     words[a + _W2] += (value >> 63) + np.int64(np.uint64(low) < np.uint64(value))
@@ -332,7 +332,7 @@ def isum_merge(words: np.ndarray, floats: np.ndarray, into: int, other_words: np
     keep_inside()
     a, b = np.uint64(into), np.uint64(other_at)
     more = other_words[b + _W1]
-    low = words[a + _W1] + more
+    low = np.int64(np.uint64(words[a + _W1]) + np.uint64(more))
     words[a] += other_words[b]
     words[a + _W1] = low
     words[a + _W2] += other_words[b + _W2] + np.int64(np.uint64(low) < np.uint64(more))

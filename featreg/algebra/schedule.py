@@ -64,7 +64,8 @@ class Chunk(NamedTuple):
     """Rows sorted by (key, instant, spine before events).
 
     key_index [n]: ascending number of the key · spine_row [n]: -1 for an event · instant [n]: cutoff or visible
-    instant · event_time [n] · inputs [columns, n] words · valid [columns, n] · text: bytes that text inputs point into.
+    instant · event_time [n] · inputs [columns, n] words · valid [columns, n] · text: bytes that text inputs point into ·
+    shift [columns]: 1 for a text, whose word moves with its pool.
     """
 
     key_index: np.ndarray
@@ -74,6 +75,7 @@ class Chunk(NamedTuple):
     inputs: np.ndarray
     valid: np.ndarray
     text: np.ndarray
+    shift: np.ndarray
 
 
 class State(NamedTuple):

@@ -56,9 +56,9 @@ class DuckDB:
         """
         settings = {"path": location} if isinstance(location, str) else dict(location) if isinstance(location, Mapping) else {}
         path = settings.get("path")
-        if not isinstance(path, str):
+        if not isinstance(path, (str, list)):
             raise UsageError(f"[sources] {source}: give a path or glob, or a table with path, format and options.")
-        files = source_files(path, root)
+        files = source_files(path, root) if isinstance(path, str) else path
         if not files:
             raise DataError(f"source '{source}': no file at {path}.\n  Put the data there, or say where it is in conf under [sources].")
         suffix = Path(files[0]).suffix.lower()

@@ -481,11 +481,12 @@ class _Reader:
             return self._attempt(node, lambda: value[chosen])
         if not isinstance(value, (list, tuple, dict, str)):
             self._fail(node, f"{shown(value)} has no parts.", "Subscripts are for views, lists, tuples, dicts and texts.")
-        index: Any = self._slice(node.slice) if isinstance(node.slice, ast.Slice) else self._value(node.slice)
+        parts: Any = value
+        index = self._slice(node.slice) if isinstance(node.slice, ast.Slice) else self._value(node.slice)
         if not isinstance(index, (*SCALARS, slice)):
             self._fail(node, f"{shown(index)} cannot be looked up.")
         try:
-            return self._kept(value[index], node)
+            return self._kept(parts[index], node)
         except (TypeError, KeyError, IndexError, ValueError):
             hint = nearest(str(index), map(str, value)) if isinstance(value, dict) else None
             self._fail(node, f"there is no {shown(index)} in it.", hint)

@@ -12,7 +12,7 @@ from featreg.compile.compiled import CompiledView, Input
 from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.errors import DataError, did_you_mean
-from featreg.expressions import duckdb_overflow, duckdb_text
+from featreg.expressions import clean_double, duckdb_overflow, duckdb_text
 from featreg.vocabulary import DataType
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -86,10 +86,10 @@ def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColum
             return SourceColumn(f"{text}::BIGINT") if found in _FITS_INTEGER else _tried(text, "INTEGER", wide) if found in _INTEGERS else None
         case "DOUBLE" | "FLOAT":
             if found in ("DOUBLE", "FLOAT") and not (declared.name == "FLOAT" and found == "DOUBLE"):
-                return SourceColumn(f"({text}::DOUBLE + 0.0::DOUBLE)")
+                return SourceColumn(clean_double(f"{text}::DOUBLE"))
             if found == "DOUBLE":  # a FLOAT column whose data is wider: a value that a FLOAT cannot hold does not fit
                 whole = f"TRY_CAST({text} AS FLOAT)::DOUBLE"
-                return SourceColumn(f"({whole} + 0.0::DOUBLE)", f"{whole} IS DISTINCT FROM {text}")
+                return SourceColumn(clean_double(whole), f"{whole} IS DISTINCT FROM {text}")
             return SourceColumn(f"{text}::DOUBLE") if found in _INTEGERS or found.startswith("DECIMAL") else None
         case "DECIMAL":
             if found == str(declared):

@@ -17,6 +17,7 @@ from featreg.errors import OverflowDataError, RejectedRowsError, UsageError
 from featreg.instants import Cadence, format_instant
 from featreg.plan.offline import plan_backfill
 from featreg.plan.scan_sql import Relation
+from featreg.session.order import in_order
 from featreg.session.tables import instants_of, key_column, request_column
 from featreg.sweep.backfill import backfill
 from featreg.sweep.finish import Column, derive_columns
@@ -136,7 +137,7 @@ def fill(
         for name, kind in compiled.request:
             array = request_column(spine.table, name, kind, "the spine")
             inputs[name] = as_column(array, kind)
-        columns |= derive_columns(_in_order(compiled), inputs, rows)
+        columns |= derive_columns(in_order(compiled), inputs, rows)
         _refuse_overflow(compiled, columns, spine)
     else:
         for name, kind in compiled.request:
@@ -145,16 +146,6 @@ def fill(
     for name in compiled.names:
         table = table.append_column(name, columns.pop(name).arrow())
     return table, tuple(receipts)
-
-
-def _in_order(compiled: CompiledSet):
-    """Derived features, each behind those it uses."""
-    waiting = {name: typed for name, typed, _ in compiled.derived}
-    ordered = []
-    while waiting:
-        ready = [name for name, typed in waiting.items() if not (typed.columns - {name}) & waiting.keys()]
-        ordered += [(name, waiting.pop(name)) for name in ready]
-    return ordered
 
 
 def as_column(array: pa.Array, kind: DataType) -> Column:

@@ -302,7 +302,14 @@ class LmdbStore:
 
     def _sync(self) -> None:
         with self._exclusive:
-            self._admit().sync(True)
+            environment = self._admit()
+            try:
+                environment.sync(True)
+            except lmdb.Error as error:
+                raise StoreError(
+                    f"{self.path}: the disk did not confirm the last writes ({error}); they can be read, and a power cut may undo them.\n"
+                    f"  See to the disk, then run the same command again."
+                ) from error
 
     # Forking
 

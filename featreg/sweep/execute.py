@@ -5,7 +5,6 @@ only what a program uses is compiled.  Both are resumable: they stop with a stat
 when a pool lacks room or the other one is needed, and go on where the cursor stands.
 """
 
-import numpy as np
 from numba import njit
 
 from featreg.algebra.counts import run_counts
@@ -26,18 +25,21 @@ from featreg.algebra.schedule import (
 )
 from featreg.algebra.sums import run_integer_sums, run_sums
 from featreg.algebra.tally import run_tally
+from featreg.sweep.head import lay_out_rows
+from featreg.sweep.keep import READY, load_keys
 from featreg.sweep.tiles import put_down_key, schedule
 
 DONE, NEEDS_ROOM, NEEDS_RARE = range(3)
-CURSOR_GROUP, CURSOR_ROW, CURSOR_OPS, CURSOR_SLOT, CURSOR_OP = range(5)
-CURSOR_FIELDS = 5
+SHORT = 16  # `answer` gives 16 + what `load_keys` or `lay_out_rows` lacked room for
+CURSOR_GROUP, CURSOR_ROW, CURSOR_OPS, CURSOR_SLOT, CURSOR_OP, CURSOR_ROWS = range(6)
+CURSOR_FIELDS = 6
 
 
 @njit(cache=True, nogil=True)
 def advance(program, chunk, state):
     """Go on from the cursor: DONE, or why not."""
     cursor, groups = state.cursor, program.groups
-    n_rows = np.int64(chunk.key_index.shape[0])
+    n_rows = cursor[CURSOR_ROWS]
     while cursor[CURSOR_GROUP] < groups.shape[0]:
         g = cursor[CURSOR_GROUP]
         end = groups[g, GROUP_FIRST_SLOT] + groups[g, GROUP_SLOTS]
@@ -63,7 +65,7 @@ def advance(program, chunk, state):
             cursor[CURSOR_SLOT] = slot + 1
             cursor[CURSOR_OP] = 0
         if cursor[CURSOR_ROW] < n_rows:
-            cursor[CURSOR_ROW], cursor[CURSOR_OPS] = schedule(g, cursor[CURSOR_ROW], program, chunk, state)
+            cursor[CURSOR_ROW], cursor[CURSOR_OPS] = schedule(g, cursor[CURSOR_ROW], n_rows, program, chunk, state)
             if cursor[CURSOR_OPS] == 0:
                 return NEEDS_ROOM
             cursor[CURSOR_SLOT] = groups[g, GROUP_FIRST_SLOT]
@@ -90,3 +92,23 @@ def advance_rare(program, chunk, state):
         op = run_wide_moments(slot, op, n_ops, program, chunk, state)
     cursor[CURSOR_OP] = op
     return DONE if op == n_ops else NEEDS_ROOM
+
+
+@njit(cache=True, nogil=True)
+def answer(program, chunk, state, words, starts, heads, head_starts, more, cutoffs):
+    """Read m keys at their cutoffs: take their states, bring the head rows below each cutoff, then its one spine row.
+
+    words, heads: the stored values one behind another, key k from `starts[k]` to `starts[k + 1]`.
+    Returns as `advance` does, or SHORT + what there was too little room for, and then nothing counts.
+    """
+    short = load_keys(program, state, words, starts, more)
+    if short != READY:
+        return SHORT + short
+    rows = lay_out_rows(heads, head_starts, cutoffs, chunk)
+    if rows < 0:
+        return SHORT
+    cursor = state.cursor
+    for i in range(cursor.shape[0]):
+        cursor[i] = 0
+    cursor[CURSOR_ROWS] = rows
+    return advance(program, chunk, state)

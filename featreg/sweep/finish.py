@@ -27,19 +27,37 @@ class Column:
         return to_arrow(self.words, self.valid, self.type, self.items, self.text)
 
 
+class Derivation:
+    """Derived features compiled once: where their inputs and outputs are, and the program.
+
+    outputs: in an order in which each uses earlier ones only.  types: of every column they may use.
+    """
+
+    def __init__(self, outputs: Sequence[tuple[str, Typed]], types: Mapping[str, DataType]):
+        self.outputs = tuple(outputs)
+        own = {name for name, _ in outputs}
+        self.used = tuple(name for name in types if name not in own and any(name in typed.columns for _, typed in outputs))
+        self.slots: dict[str, int] = {}
+        self.depth = 0
+        for name in (*self.used, *(name for name, _ in outputs)):
+            self.slots[name] = self.depth
+            self.depth += 2 if name in types and _is_wide(types[name]) else 1
+        self.program = compile_finish(outputs, self.slots)
+
+    def run(self, columns: Mapping[str, Column], rows: int) -> dict[str, Column]:
+        """The derived columns of `rows` rows."""
+        words, valid = np.zeros((self.depth, rows), np.int64), np.zeros((self.depth, rows), np.uint8)
+        for name in self.used:
+            _fill(words, valid, self.slots[name], columns[name], self.program.strings)
+        run_finish(*self.program.arrays, words, valid, 0, rows)
+        return {
+            name: Column(words[self.slots[name]], valid[self.slots[name]], typed.type, _NO_ITEMS, _NO_TEXT) for name, typed in self.outputs
+        }
+
+
 def derive_columns(outputs: Sequence[tuple[str, Typed]], columns: Mapping[str, Column], rows: int) -> dict[str, Column]:
     """The derived columns, computed in order; each may use earlier ones."""
-    used = [name for name in columns if any(name in typed.columns for _, typed in outputs)]
-    slots: dict[str, int] = {}
-    for name in (*used, *(name for name, _ in outputs)):
-        slots[name] = len(slots) + sum(1 for other in slots if other in columns and _is_wide(columns[other].type))
-    program = compile_finish(outputs, slots)
-    depth = max(slots.values(), default=-1) + 3
-    words, valid = np.zeros((depth, rows), np.int64), np.zeros((depth, rows), np.uint8)
-    for name in used:
-        _fill(words, valid, slots[name], columns[name], program.strings)
-    run_finish(*program.arrays, words, valid, 0, rows)
-    return {name: Column(words[slots[name]], valid[slots[name]], typed.type, _NO_ITEMS, _NO_TEXT) for name, typed in outputs}
+    return Derivation(outputs, {name: column.type for name, column in columns.items()}).run(columns, rows)
 
 
 def _is_wide(kind: DataType) -> bool:

@@ -73,7 +73,12 @@ def make_chunk(batch: pa.RecordBatch, layout: Layout) -> Chunk:
     numbered = number_keys(keys.words, keys.valid, texts, keys.text(), instant, spine_row, key_index)
     if numbered < 0:
         raise OutOfOrder(f"row {-numbered - 1} steps back: {batch.slice(max(0, -numbered - 2), 2).to_pylist()}")
-    return Chunk(key_index, spine_row, instant, event_time, inputs.words, inputs.valid, inputs.text())
+    return Chunk(key_index, spine_row, instant, event_time, inputs.words, inputs.valid, inputs.text(), shifts(layout.inputs))
+
+
+def shifts(types: Sequence[DataType]) -> np.ndarray:
+    """1 for each input whose words point into the chunk's text."""
+    return np.array([is_text(kind) for kind in types], np.int64)
 
 
 def write_words(arrays: Sequence[pa.Array], types: Sequence[DataType], rows: int) -> WordWriter:

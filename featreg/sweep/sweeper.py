@@ -8,7 +8,7 @@ import numpy as np
 
 from featreg.algebra import schedule as s
 from featreg.compile.program import SweepProgram
-from featreg.sweep.execute import CURSOR_FIELDS, DONE, NEEDS_RARE, NEEDS_ROOM, advance, advance_rare
+from featreg.sweep.execute import CURSOR_FIELDS, CURSOR_ROWS, DONE, NEEDS_RARE, NEEDS_ROOM, advance, advance_rare
 from featreg.sweep.tiles import LEVEL_BASE, LEVEL_CAPACITY, LEVEL_COUNT, LEVEL_HEAD, STATE_CAPACITY, STATE_COARSE, STATE_FREE, STATE_FREE_BASE, STATE_KEY, STATE_NEXT
 
 LEVEL_FIELDS, STATE_FIELDS = 4, 6
@@ -69,8 +69,12 @@ class Sweeper:
     def run(self, chunk: s.Chunk) -> None:
         """Let the kernels walk the chunk, growing what they lack."""
         self.cursor[:] = 0
+        self.cursor[CURSOR_ROWS] = len(chunk.key_index)
+        self.finish(chunk, advance(self.tables, chunk, self.state()))
+
+    def finish(self, chunk: s.Chunk, status: int) -> None:
+        """Go on from where a kernel stopped, until it is done."""
         state = self.state()
-        status = advance(self.tables, chunk, state)
         while status != DONE:
             if status == NEEDS_RARE:
                 status = advance_rare(self.tables, chunk, state)

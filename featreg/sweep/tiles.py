@@ -180,8 +180,8 @@ def put_down_key(g, program, state):
 
 
 @njit(cache=True, nogil=True)
-def schedule(g, row, program, chunk, state):
-    """Write operations for rows from `row` on until the chunk or the room for them ends.
+def schedule(g, row, n_rows, program, chunk, state):
+    """Write operations for rows from `row` to `n_rows` until the room for them ends.
 
     Returns the next row and the number of words written.  O(1) a row, O(levels) a tile, plus moving
     the tiles behind a late row's, plus the tiles that each window covers.
@@ -193,7 +193,7 @@ def schedule(g, row, program, chunk, state):
     group_state, free, ops = state.group_state, state.free, state.ops
     key_index, spine_row, instants, event_times = chunk.key_index, chunk.spine_row, chunk.instant, chunk.event_time
     shifts, key = program.shifts, group_state[g, STATE_KEY]
-    n_rows, to = key_index.shape[0], np.int64(0)
+    to = np.int64(0)
     tile, tile_start, tile_end = np.int64(0), np.int64(0), np.int64(0)  # the tile of the row before: divisions are dear
     while row < n_rows:
         if key_index[row] != key:

@@ -1,0 +1,74 @@
+"""Plan a materialization: which files and rows a run reads, and what it must leave in the store.  Nothing runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from featreg.canonical import content_id
+from featreg.compile.compiled import CompiledView
+from featreg.compile.program import SweepProgram
+from featreg.errors import RefusedError
+from featreg.plan.scan_sql import Relation, ScanText, scan_text
+
+STATE_FORM = 1
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """What the store knows of a view in its space: the last run that ended, and one that was begun.
+
+    watermark: complete up to here.  s: reads before it are refused.  files: path -> [bytes, mtime, sha256].
+    begun: {"run", "to", "s", "files"} of a run that has not ended, None when all have.
+    """
+
+    run: int = 0
+    watermark: int | None = None
+    s: int | None = None
+    files: Mapping[str, list] | None = None
+    begun: Mapping | None = None
+
+
+def space_of(view: CompiledView) -> str:
+    """The name of a view's space in the store: another meaning is another space."""
+    aggregates = [[feature.name, feature.id] for feature in view.features if feature.aggregation]
+    return content_id({"form": STATE_FORM, "features": aggregates})
+
+
+def check_files(view: CompiledView, before: Mapping[str, list], now: Mapping[str, list]) -> tuple[list[str], list[str]]:
+    """(known files, new files).
+
+    Raises: RefusedError when a file that was read has changed or is gone.
+    """
+    for path, known in before.items():
+        found = now.get(path)
+        if found is None:
+            raise RefusedError(
+                f"{view.name}: {path} was read by an earlier run and is gone.\n"
+                f"  Put it back, or fill the view anew from what is there: featreg materialize {view.name} --rebuild"
+            )
+        if found[2] != known[2]:
+            raise RefusedError(
+                f"{view.name}: {path} has changed since it was read ({known[0]} bytes then, {found[0]} now), so its rows cannot be told apart.\n"
+                f"  Add rows in new files, or fill the view anew: featreg materialize {view.name} --rebuild"
+            )
+    return sorted(before), sorted(set(now) - set(before))
+
+
+def plan_run(view: CompiledView, program: SweepProgram, known: Relation | None, new: Relation | None, watermark: int | None, to: int, s: int) -> tuple[str, ScanText]:
+    """The SQL of a run's rows, sorted by key: of known files those from the watermark on, of new files all.
+
+    Rows that no window at or after `s` sees are left out.  `late` is 1 for a row from before the watermark.
+    """
+    earliest = None if program.longest is None else s - program.longest
+    scans = []
+    if known is not None:
+        scans.append(scan_text(view, program, known, earliest, to, watermark))
+    if new is not None:
+        scans.append(scan_text(view, program, new, earliest, to))
+    first = scans[0]
+    keys = "".join(f"{key}, " for key in first.keys)
+    apart = "" if first.event_is_visible else "e, "
+    inputs = "".join(f", {name}" for name in first.inputs)
+    rows = " UNION ALL ".join(f"({scan.sql})" for scan in scans)
+    order = "".join(f"{key} NULLS FIRST, " for key in first.keys)
+    sql = f"SELECT {keys}v AS t, -1::BIGINT AS r, {apart}bad{inputs} FROM ({rows}) ORDER BY {order}t NULLS FIRST"
+    return sql, scans[-1]

@@ -1,0 +1,286 @@
+"""Bring views in the online store to an instant: each key is written once a run, in one transaction.
+
+A run is recorded before its first write and its end after its last; a run that was
+killed is finished by the next, which passes over the keys that were written.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featreg.canonical import file_id
+from featreg.compile import Compiled, CompiledView
+from featreg.compile.program import SweepProgram, build_program
+from featreg.engines.duckdb import DuckDB, source_files
+from featreg.errors import RejectedRowsError, UsageError
+from featreg.instants import format_instant
+from featreg.plan.online import ViewState, check_files, plan_run, space_of
+from featreg.plan.scan_sql import Relation
+from featreg.session.keys import key_prefix, meta_key
+from featreg.session.profile import Profile
+from featreg.session.sources import SourceFinder
+from featreg.stores.codec import key_encoder
+from featreg.stores.contract import Store
+from featreg.stores.lmdb import open_store
+from featreg.sweep.kept import KeptSweeper, head_bytes, joined, rows_together, state_of, take_rows
+from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, make_chunk
+
+KEYS_A_WRITE = 2048
+_SLOW = 0.06  # seconds of a write from which the next one is made smaller
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a run did for one view.  watermark: UTC microseconds.  bytes: written to the store."""
+
+    view: str
+    rows: int
+    keys: int
+    late_rows: int
+    rejected: int
+    watermark: int
+    seconds: float
+    bytes: int
+    note: str = ""
+    examples: tuple[str, ...] = ()
+
+
+def read_state(store: Store, space: str) -> ViewState:
+    found = store.get([meta_key(space)])[0]
+    return ViewState(**json.loads(found)) if found else ViewState()
+
+
+def write_state(store: Store, space: str, state: ViewState) -> None:
+    store.write([(meta_key(space), json.dumps(vars(state), sort_keys=True).encode())])
+
+
+def materialize(
+    engine: DuckDB, profile: Profile, compiled: Compiled, views: Sequence[CompiledView], to: int | None, rebuild: bool,
+    progress: Callable[[str, int], None] | None,
+) -> list[Receipt]:  # fmt: skip
+    """Run each view in turn; a view that fails leaves the ones before it done and itself as it was."""
+    now = time.time_ns() // 1000 if to is None else to
+    with open_store(profile.online_path) as store:
+        return [_materialize_view(engine, profile, store, view, now, rebuild, progress) for view in views]
+
+
+def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:
+    began = time.perf_counter()
+    space = space_of(view)
+    if rebuild:
+        store.write([], deletes=[meta_key(space)])
+        store.delete_prefix(key_prefix(space))
+    state = read_state(store, space)
+    note = ""
+    finder = SourceFinder(engine, profile, {})
+    files = _files_now(finder, profile, view)
+    if state.begun is not None:
+        if state.begun["to"] != to:
+            note = f"finished the run to {format_instant(state.begun['to'])} that had been interrupted"
+        to, s, run = state.begun["to"], state.begun["s"], state.begun["run"]
+        known, new = check_files(view, state.files or {}, {path: files[path] for path in files if path in state.begun["files"]})
+        check_files(view, state.begun["files"], files)
+        run_files = dict(state.begun["files"])
+    else:
+        known, new = check_files(view, state.files or {}, files)
+        if state.watermark is not None and to <= state.watermark:
+            note = f"nothing to do: the store is at {format_instant(state.watermark)}, and a store never rewinds"
+            return Receipt(view.name, 0, 0, 0, 0, state.watermark, time.perf_counter() - began, 0, note)
+        s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else -(1 << 62))
+        run, run_files = state.run + 1, files
+    program = build_program(view)
+    location = profile.sources[view.scan.source.name]
+    known_relation = _relation(engine, view, location, known, profile.root)
+    new_relation = _relation(engine, view, location, new, profile.root)
+    sql, scan = plan_run(view, program, known_relation, new_relation, state.watermark, to, s)
+    _refuse_rejected(engine, view, program, scan, known_relation, new_relation, state.watermark, to, s)
+    begun = {"run": run, "to": to, "s": s, "files": run_files}
+    write_state(store, space, ViewState(state.run, state.watermark, state.s, state.files, begun))
+    writer = _Writer(store, space, view, program, s, run, state.watermark)
+    with store.bulk():
+        for batch in _whole_keys(engine.batches(sql, BATCH_ROWS), len(scan.keys), writer):
+            writer.write(batch, scan.event_is_visible)
+            if progress is not None:
+                progress(view.name, batch.num_rows)
+    write_state(store, space, ViewState(run, to, s, run_files, None))
+    return Receipt(
+        view.name, writer.rows, writer.keys, writer.late_rows, writer.tally.rejected, to, time.perf_counter() - began, writer.bytes, note
+    )
+
+
+def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView) -> dict[str, list]:
+    name = view.scan.source.name
+    finder.find(view.scan.source)
+    location = profile.sources[name]
+    path = location if isinstance(location, str) else str(location["path"])  # type: ignore[index]
+    found = {}
+    for file in source_files(path, profile.root):
+        stat = os.stat(file)
+        shown = Path(file).relative_to(profile.root).as_posix() if Path(file).is_relative_to(profile.root) else file
+        found[shown] = [stat.st_size, stat.st_mtime_ns, file_id(Path(file))]
+    return found
+
+
+def _relation(engine: DuckDB, view: CompiledView, location: object, files: list[str], root: Path) -> Relation | None:
+    if not files:
+        return None
+    settings = dict(location) if isinstance(location, Mapping) else {}
+    return engine.location(view.scan.source.name, settings | {"path": [str(root / file) for file in files]}, root)
+
+
+def _refuse_rejected(engine, view, program: SweepProgram, scan, known, new, watermark, to, s) -> None:
+    """Count rejected rows before anything is written."""
+    if known is None and new is None:
+        raise UsageError(f"{view.name}: its source has no files.")
+    sql, scan = plan_run(view, program, known, new, watermark, to, s)
+    counted = sql[sql.index("FROM (") : sql.rindex(" ORDER BY")]
+    rejected = engine.rows(f"SELECT count(*) {counted} WHERE bad")[0][0]
+    if rejected > view.scan.source.max_rejected:
+        examples = tuple(row[0] for row in engine.rows(scan.examples))
+        raise RejectedRowsError(view.scan.source.name, rejected, view.scan.source.max_rejected, examples)
+
+
+def _whole_keys(batches: Iterator[pa.RecordBatch], n_keys: int, writer: "_Writer") -> Iterator[pa.RecordBatch]:
+    """Cut the stream where a key ends; memory is bounded by a batch and the rows of one key."""
+    kept: list[pa.RecordBatch] = []
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        cut = _last_border(batch, n_keys)
+        if kept and (cut > 0 or not _same_key(kept[-1], batch, n_keys)):
+            if cut == 0:
+                yield _one(kept)
+                kept = []
+            else:
+                first = _first_border(batch, n_keys) if _same_key(kept[-1], batch, n_keys) else 0
+                yield _one([*kept, batch.slice(0, first)])
+                kept = []
+                if cut > first:
+                    yield batch.slice(first, cut - first)
+                kept = [batch.slice(cut)]
+                continue
+        elif cut > 0:
+            yield batch.slice(0, cut)
+        kept.append(batch.slice(cut))
+    if kept:
+        yield _one(kept)
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.concat_batches([batch for batch in batches if batch.num_rows]) if len(batches) > 1 else batches[0]
+
+
+def _changes(batch: pa.RecordBatch, n_keys: int) -> np.ndarray:
+    """Rows at which another key begins, but the first."""
+    n = batch.num_rows
+    changed = np.zeros(max(n - 1, 0), bool)
+    for i in range(n_keys):
+        column = batch.column(i)
+        same = pc.equal(column.slice(1), column.slice(0, n - 1)) if n > 1 else None
+        if same is not None:
+            both_null = pc.and_(pc.is_null(column.slice(1)), pc.is_null(column.slice(0, n - 1)))
+            changed |= ~pc.if_else(both_null, True, pc.fill_null(same, False)).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(changed) + 1
+
+
+def _last_border(batch: pa.RecordBatch, n_keys: int) -> int:
+    changes = _changes(batch, n_keys)
+    return int(changes[-1]) if len(changes) else 0
+
+
+def _first_border(batch: pa.RecordBatch, n_keys: int) -> int:
+    changes = _changes(batch, n_keys)
+    return int(changes[0]) if len(changes) else batch.num_rows
+
+
+def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> bool:
+    return all(before.column(i)[before.num_rows - 1].as_py() == after.column(i)[0].as_py() for i in range(n_keys))
+
+
+class _Writer:
+    """Fold rows of whole keys into the store."""
+
+    def __init__(self, store: Store, space: str, view: CompiledView, program: SweepProgram, s: int, run: int, watermark: int | None):
+        self.store, self.prefix, self.s, self.run = store, key_prefix(space), s, run
+        self.watermark = watermark
+        self.key_types = tuple(kind for _, kind in view.key)
+        self.input_types = tuple(item.type for item in program.inputs)
+        self.encode = key_encoder(self.key_types)
+        self.sweeper = KeptSweeper(program)
+        self.tally = Tally()
+        self.rows = self.keys = self.late_rows = self.bytes = 0
+        self.keys_a_write = KEYS_A_WRITE
+
+    def write(self, batch: pa.RecordBatch, event_is_visible: bool) -> None:
+        """Bring a batch of whole keys, some keys a transaction."""
+        layout = Layout(self.key_types, self.input_types, event_is_visible)
+        for chunk, _, rows in chunks([batch], layout, self.tally):
+            firsts = np.flatnonzero(np.diff(chunk.key_index, prepend=-1))
+            parts = [_plain_parts(rows.column(i).take(pa.array(firsts))) for i in range(len(self.key_types))]
+            encoded = [self.encode(key) for key in zip(*parts)] if parts else [b""] * len(firsts)
+            begin = 0
+            while begin < len(encoded):
+                end = min(begin + self.keys_a_write, len(encoded))
+                low = firsts[begin]
+                high = firsts[end] if end < len(firsts) else len(chunk.key_index)
+                some = take_rows(chunk, np.arange(low, high))
+                some.key_index[:] -= begin
+                seconds = self._write_keys(encoded[begin:end], some)
+                if seconds > _SLOW:
+                    self.keys_a_write = max(64, self.keys_a_write // 2)
+                begin = end
+
+    def _write_keys(self, keys: list[bytes], chunk) -> float:
+        names = [self.prefix + key for key in keys]
+        found = self.store.get([name + suffix for name in names for suffix in (b"\0", b"\1")])
+        states, heads = found[::2], found[1::2]
+        done = np.array([blob is not None and state_of(blob)[1] == self.run for blob in states])
+        if done.any():
+            kept = np.flatnonzero(~done)
+            number = np.cumsum(~done) - 1
+            rows = np.flatnonzero(~done[chunk.key_index])
+            chunk = take_rows(chunk, rows)
+            chunk.key_index[:] = number[chunk.key_index]
+            names = [names[i] for i in kept]
+            states, heads = [states[i] for i in kept], [heads[i] for i in kept]
+        count = len(names)
+        if count == 0:
+            return 0.0
+        words, starts = joined(states)
+        head_words, head_starts = joined(heads)
+        self.rows += len(chunk.key_index)
+        if self.watermark is not None:
+            self.late_rows += int(np.count_nonzero(chunk.instant < self.watermark))
+        every = rows_together(self.sweeper.old_rows(head_words, head_starts), chunk)
+        folded = np.flatnonzero(every.instant < self.s)
+        waiting = np.flatnonzero(every.instant >= self.s)
+        self.sweeper.bring(words, starts, take_rows(every, folded), count)
+        state_bytes, state_ends = self.sweeper.dump(count, self.s, self.run)
+        head, head_ends = head_bytes(every, waiting, count)
+        puts, deletes, low, head_low = [], [], 0, 0
+        for i, name in enumerate(names):
+            high, head_high = 8 * int(state_ends[i]), 8 * int(head_ends[i])
+            puts.append((name + b"\0", bytes(state_bytes[low:high])))
+            if head_high > head_low:
+                puts.append((name + b"\1", bytes(head[head_low:head_high])))
+            elif heads[i] is not None:
+                deletes.append(name + b"\1")
+            low, head_low = high, head_high
+        self.keys += count
+        self.bytes += low + head_low
+        return self.store.write(puts, deletes)
+
+
+def _plain_parts(array: pa.Array) -> list:
+    """Key parts as the codec takes them: dates as days, instants as microseconds."""
+    if pa.types.is_date32(array.type):
+        array = array.cast(pa.int32())
+    return array.to_pylist()
+

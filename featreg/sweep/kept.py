@@ -1,0 +1,168 @@
+"""Sweep keys whose state is kept: load it, bring rows, and put it down again or read it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featreg.algebra import schedule as s
+from featreg.compile.program import SweepProgram
+from featreg.sweep.execute import SHORT, answer
+from featreg.sweep.head import HEAD_VALUES, lay_out_rows, pack_heads
+from featreg.sweep.keep import AT_RUN, AT_S, READY, SHORT_HEAP, SHORT_RECORDS, SHORT_TEXT, SHORT_TILES, TEXT_COPIES, dump_keys, load_keys
+from featreg.sweep.stream import shifts
+from featreg.sweep.sweeper import Results, Sweeper
+from featreg.sweep.tiles import STATE_CAPACITY, STATE_FREE_BASE
+
+_NONE = np.zeros(0, np.int64)
+
+
+def state_of(blob: bytes) -> tuple[int, int]:
+    """(S, run) of a stored state."""
+    words = np.frombuffer(blob, np.int64, AT_RUN + 1)
+    return int(words[AT_S]), int(words[AT_RUN])
+
+
+def joined(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Stored values one behind another, as words, and where each begins and ends."""
+    starts = np.zeros(len(blobs) + 1, np.int64)
+    np.cumsum([len(blob) >> 3 if blob else 0 for blob in blobs], out=starts[1:])
+    return np.frombuffer(bytearray(b"".join(blob for blob in blobs if blob)), np.int64), starts
+
+
+class KeptSweeper(Sweeper):
+    """A sweeper over keys with stored states; its buffers grow to what it meets and stay."""
+
+    def __init__(self, program: SweepProgram, results: Results | None = None):
+        super().__init__(program, results or Results(0, 0), ops_words=1 << 14)
+        self.shift = shifts([item.type for item in program.inputs])
+        self.tile_capacity, self.record_capacity = 1 << 12, 1 << 10
+        self.heap, self.text = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.uint8)
+        self.out_heap, self.out_text = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.uint8)
+        self.chunk_rows, self.chunk_text = 64, 1 << 10
+        self._allocate()
+
+    def _allocate(self) -> None:
+        groups = len(self.group_state)
+        self.tile_number, self.tile_record = np.empty(self.tile_capacity, np.int64), np.empty(self.tile_capacity, np.int64)
+        size = self.tables.slots[:, s.SLOT_WIDTH] * self.record_capacity
+        self.slot_base = np.concatenate(([0], np.cumsum(size)[:-1])).astype(np.int64)
+        self.records = np.empty(int(size.sum()), np.int64)
+        self.free = np.empty(groups * self.record_capacity, np.int64)
+        self.group_state[:, STATE_CAPACITY] = self.record_capacity
+        self.group_state[:, STATE_FREE_BASE] = np.arange(groups) * self.record_capacity
+        n, columns = self.chunk_rows, len(self.shift)
+        self.chunk = s.Chunk(
+            np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
+            np.empty((columns, n), np.int64), np.empty((columns, n), np.uint8), np.empty(self.chunk_text, np.uint8), self.shift,
+        )  # fmt: skip
+        self.kept_state = self.state()
+
+    def _enlarge(self, short: int) -> None:
+        match short:
+            case s_ if s_ == SHORT_TILES:
+                self.tile_capacity *= 2
+            case s_ if s_ == SHORT_RECORDS:
+                self.record_capacity *= 2
+            case s_ if s_ == SHORT_HEAP:
+                self.heap = np.empty(2 * len(self.heap), np.int64)
+            case s_ if s_ == SHORT_TEXT:
+                self.text = np.empty(2 * len(self.text), np.uint8)
+            case _:
+                self.chunk_rows, self.chunk_text = 2 * self.chunk_rows, 2 * self.chunk_text
+        self._allocate()
+
+    def _keys(self, count: int) -> None:
+        if len(self.carried) != count:
+            self.carried = np.zeros((count, len(self.tables.shifts), 3), np.int64)
+            self.kept_state = self.state()
+
+    # Reading ---------------------------------------------------------------------------------
+
+    def read(self, words: np.ndarray, starts: np.ndarray, heads: np.ndarray, head_starts: np.ndarray, cutoffs: np.ndarray) -> Results:
+        """Results [columns, m] for m keys at their cutoffs; they are overwritten by the next read."""
+        m = len(cutoffs)
+        if self.results.words.shape != (len(self.program.columns), m):
+            self.results = Results(len(self.program.columns), m)
+            self.kept_state = self.state()
+        self._keys(m)
+        more = (head_starts[1:] - head_starts[:-1]) >> 1
+        self.tops[s.TOP_OUT_HEAP] = self.tops[s.TOP_OUT_TEXT] = 0
+        status = answer(self.tables, self.chunk, self.kept_state, words, starts, heads, head_starts, more, cutoffs)
+        while status >= SHORT:
+            self._enlarge(status - SHORT)
+            status = answer(self.tables, self.chunk, self.kept_state, words, starts, heads, head_starts, more, cutoffs)
+        if status:
+            self.finish(self.chunk, status)
+            self.kept_state = self.state()
+        return self.results
+
+    # Writing ---------------------------------------------------------------------------------
+
+    def bring(self, words: np.ndarray, starts: np.ndarray, chunk: s.Chunk, keys: int) -> None:
+        """Load the states of `keys` keys and fold the rows of a chunk into them."""
+        self._keys(keys)
+        more = np.bincount(chunk.key_index, minlength=keys).astype(np.int64) if len(chunk.key_index) else np.zeros(keys, np.int64)
+        short = load_keys(self.tables, self.kept_state, words, starts, more)
+        while short != READY:
+            self._enlarge(short)
+            short = load_keys(self.tables, self.kept_state, words, starts, more)
+        self.run(chunk)
+        self.kept_state = self.state()
+
+    def dump(self, keys: int, s_at: int, run: int) -> tuple[bytes, np.ndarray]:
+        """The states of all keys one behind another, and where each ends, in words."""
+        need = TEXT_COPIES * int(self.tops[s.TOP_TEXT])
+        if len(self.out_text) < need:
+            self.out_text = np.empty(2 * need, np.uint8)
+        self.kept_state = self.state()
+        ends, done, out = np.zeros(keys, np.int64), 0, np.empty(1 << 16, np.int64)
+        while done < keys:
+            done = dump_keys(self.tables, self.kept_state, done, keys, s_at, run, out, ends)
+            if done < keys:
+                out = np.concatenate((out, np.empty(len(out), np.int64)))
+        return memoryview(out[: ends[-1]] if keys else out[:0]).cast("B"), ends  # type: ignore[return-value]
+
+    def old_rows(self, heads: np.ndarray, head_starts: np.ndarray) -> s.Chunk:
+        """The rows of stored heads, by key."""
+        rows = int(sum(heads[at] for at, end in zip(head_starts[:-1], head_starts[1:]) if end > at))
+        n, columns = rows + len(head_starts), len(self.shift)
+        chunk = s.Chunk(
+            np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
+            np.empty((columns, n), np.int64), np.empty((columns, n), np.uint8), np.empty(8 * len(heads) + 8, np.uint8), self.shift,
+        )  # fmt: skip
+        count = lay_out_rows(heads, head_starts, _NONE, chunk)
+        return take_rows(chunk, np.arange(count))
+
+
+def take_rows(chunk: s.Chunk, rows: np.ndarray) -> s.Chunk:
+    """Some rows of a chunk, in that order; the text is shared."""
+    return s.Chunk(
+        chunk.key_index[rows], chunk.spine_row[rows], chunk.instant[rows], chunk.event_time[rows],
+        np.ascontiguousarray(chunk.inputs[:, rows]), np.ascontiguousarray(chunk.valid[:, rows]), chunk.text, chunk.shift,
+    )  # fmt: skip
+
+
+def rows_together(first: s.Chunk, second: s.Chunk) -> s.Chunk:
+    """Two chunks of the same keys as one, sorted by key."""
+    if len(first.key_index) == 0:
+        return second
+    base = len(first.text)
+    moved = second.inputs + (second.shift * (base << s.LENGTH_BITS))[:, None]
+    both = s.Chunk(
+        np.concatenate((first.key_index, second.key_index)), np.concatenate((first.spine_row, second.spine_row)),
+        np.concatenate((first.instant, second.instant)), np.concatenate((first.event_time, second.event_time)),
+        np.concatenate((first.inputs, moved), axis=1), np.concatenate((first.valid, second.valid), axis=1),
+        np.concatenate((first.text, second.text)), first.shift,
+    )  # fmt: skip
+    return take_rows(both, np.argsort(both.key_index, kind="stable"))
+
+
+def head_bytes(chunk: s.Chunk, rows: np.ndarray, keys: int) -> tuple[memoryview, np.ndarray]:
+    """The heads of all keys from these rows (sorted by key), one behind another, and where each ends in words."""
+    ends = np.zeros(keys, np.int64)
+    size = 2 * len(rows) * (1 + len(chunk.shift)) + HEAD_VALUES * keys + (int(chunk.shift.any()) and len(chunk.text) * len(chunk.shift)) + 2 * keys + 16
+    out = np.empty(size, np.int64)
+    assert pack_heads(chunk.key_index, rows, keys, chunk, out, ends)
+    return memoryview(out[: ends[-1]] if keys else out[:0]).cast("B"), ends
+
+

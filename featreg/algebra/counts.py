@@ -3,20 +3,21 @@
 import numpy as np
 from numba import njit
 
+from featreg.algebra.flags import INTERNAL
 from featreg.algebra.schedule import OUTPUT_COLUMN, SLOT_INPUT, VALUE
 
 
-@njit(cache=True, inline="always")
+@njit(**INTERNAL)
 def fold_count(records, at, one):
     records[at] += one
 
 
-@njit(cache=True, inline="always")
+@njit(**INTERNAL)
 def merge_count(records, into, other):
     records[into] += records[other]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_counts(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one count slot: rows where its input is not NULL, or all rows without an input."""
     ops, records, base = state.ops, state.records, state.slot_base[slot]

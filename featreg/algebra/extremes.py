@@ -8,6 +8,7 @@ whether a trailing window has a row at all.
 
 from numba import njit
 
+from featreg.algebra.flags import INTERNAL
 from featreg.algebra.pools import plain_word
 from featreg.algebra.schedule import (
     AS_PRESENCE,
@@ -22,20 +23,20 @@ from featreg.algebra.schedule import (
 )
 
 
-@njit(cache=True, inline="always")
+@njit(**INTERNAL)
 def fold_extreme(records, at, mode, value):
     if records[at] == 0 or (value > records[at + 1]) == (mode > 0) and value != records[at + 1]:
         records[at] = 1
         records[at + 1] = value
 
 
-@njit(cache=True, inline="always")
+@njit(**INTERNAL)
 def merge_extreme(records, into, mode, other):
     if records[other] != 0:
         fold_extreme(records, into, mode, records[other + 1])
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_extremes(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one min, max, any, all or presence slot; input -1 is the event time."""
     ops, records, base = state.ops, state.records, state.slot_base[slot]

@@ -10,7 +10,6 @@ from featreg.algebra.exact import (
     DMOMENTS_WORDS,
     MOMENTS_WIDE_WORDS,
     MOMENTS_WORDS,
-    SCRATCH_WORDS,
     dmoments_final,
     dmoments_fold,
     dmoments_init,
@@ -43,13 +42,12 @@ from featreg.algebra.schedule import (
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_moments(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one var or stddev slot over doubles; stops early when the heap lacks room."""
     ops, records, base, heap, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.tops
     floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
-    bits, scratch = np.empty(1, np.int64), np.empty(SCRATCH_WORDS, np.int64)
-    double = bits.view(np.float64)
+    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
     while op < n_ops:
         word = ops[op]
         if short_of(tops, TOP_HEAP, heap.shape[0], 2 * MOMENTS_WIDE_WORDS):
@@ -100,13 +98,12 @@ def _byte_word(text, at):
     return np.int64(word)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_wide_moments(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one slot of integer digits: var and stddev of BIGINT and DECIMAL, sum and avg of wide DECIMAL."""
     ops, records, base, tops = state.ops, state.records, state.slot_base[slot], state.tops
     floats, column, is_text = records.view(np.float64), program.slots[slot, SLOT_INPUT], program.slots[slot, SLOT_BYTES] > 0
-    bits, scratch = np.empty(1, np.int64), np.empty(SCRATCH_WORDS, np.int64)
-    double = bits.view(np.float64)
+    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:

@@ -7,7 +7,7 @@ from featreg.algebra.flags import INTERNAL
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, NEED_POOL, NEED_ROOM, TOP_OUT_TEXT
 
 
-@njit(cache=True, inline="always")
+@njit(**INTERNAL)
 def short_of(tops, pool, capacity, room):
     """Whether a pool lacks `room`; if so, says it in `tops` for the driver to grow the pool and resume."""
     if tops[pool] + room <= capacity:
@@ -17,7 +17,7 @@ def short_of(tops, pool, capacity, room):
     return True
 
 
-@njit(cache=True, inline="always")
+@njit(**INTERNAL)
 def plain_word(word, is_double):
     """A result word: the ordered bits of a double become its IEEE bits, all else is as it was."""
     return word ^ ((word >> 63) & 0x7FFFFFFFFFFFFFFF) if is_double else word

@@ -148,7 +148,7 @@ def _give(program, state, o, row, at, start, first, n, time_part):
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_ranked(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one ranked slot; stops early when a pool lacks room."""
     ops, records, base, text, tops = state.ops, state.records, state.slot_base[slot], state.text, state.tops
@@ -159,7 +159,7 @@ def run_ranked(slot, op, n_ops, program, chunk, state):
     for i in range(n):
         if parts[first + i, PART_SOURCE] == FROM_EVENT_TIME:
             time_part = i
-    entry = np.empty(n + 1, np.int64)
+    entry = state.scratch
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:

@@ -83,7 +83,7 @@ class State(NamedTuple):
 
     levels [n, 4] and tiles: sorted tile numbers with their records · free: records to use again · carried
     [keys, levels, 3]: where each key's tiles are, how many, and room for how many, when keys are kept · slot_base [slots]: first word of record 0 ·
-    records, heap [words], text [bytes]: partials · out_*: results by column and spine row.
+    records, heap [words], text [bytes]: partials · out_*: results by column and spine row · scratch, word: for kernels.
     """
 
     levels: np.ndarray
@@ -103,3 +103,5 @@ class State(NamedTuple):
     out_valid: np.ndarray
     out_heap: np.ndarray
     out_text: np.ndarray
+    scratch: np.ndarray
+    word: np.ndarray

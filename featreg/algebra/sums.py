@@ -6,9 +6,9 @@ The arithmetic is in `exact`; here the schedule is walked.
 import numpy as np
 from numba import njit
 
+from featreg.algebra.flags import INTERNAL
 from featreg.algebra.exact import (
     ISUM_WORDS,
-    SCRATCH_WORDS,
     SUM_WIDE_WORDS,
     SUM_WORDS,
     isum_fold,
@@ -39,13 +39,12 @@ from featreg.algebra.schedule import (
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_sums(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one slot that sums doubles; stops early when the heap lacks room for wide accumulators."""
     ops, records, base, heap, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.tops
     floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
-    bits, scratch = np.empty(1, np.int64), np.empty(SCRATCH_WORDS, np.int64)
-    double = bits.view(np.float64)
+    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
     while op < n_ops:
         word = ops[op]
         if short_of(tops, TOP_HEAP, heap.shape[0], 2 * SUM_WIDE_WORDS):
@@ -92,13 +91,12 @@ def run_sums(slot, op, n_ops, program, chunk, state):
     return op
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_integer_sums(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one slot that sums BIGINT or DECIMAL of up to 18 digits in 128 bits."""
     ops, records, base, tops = state.ops, state.records, state.slot_base[slot], state.tops
     floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
-    bits, scratch = np.empty(1, np.int64), np.empty(SCRATCH_WORDS, np.int64)
-    double = bits.view(np.float64)
+    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:

@@ -154,11 +154,13 @@ def _sort_pairs(pairs, n, is_text, text):
             root = child
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def _give_histogram(state, out, row, at, limit, is_text, is_double):
     """Write the most frequent values with their counts; False when the pools of results lack room."""
     heap, tops = state.heap, state.tops
-    pairs, n = np.empty(2 * heap[at + 1], np.int64), np.int64(0)
+    if short_of(tops, TOP_HEAP, heap.shape[0], 2 * heap[at + 1]):
+        return False
+    pairs, n = heap[tops[TOP_HEAP] :], np.int64(0)  # the room behind the heap's top
     for i in range(heap[at]):
         entry = at + HEADER + ENTRY * i
         if heap[entry] != 0:
@@ -234,7 +236,7 @@ def _merge_room(ops, op, n, records, base, heap):
     return 16 * ENTRY * total
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def run_tally(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one count_distinct or histogram slot; stops early when a pool lacks room."""
     ops, records, base, heap, text, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.text, state.tops

@@ -7,6 +7,7 @@ a backfill, a materialization or an online read, they pass through `feed`.
 import numpy as np
 
 from featreg.algebra import schedule as s
+from featreg.algebra.exact import SCRATCH_WORDS
 from featreg.compile.program import SweepProgram
 from featreg.sweep.execute import CURSOR_FIELDS, CURSOR_ROWS, DONE, NEEDS_RARE, NEEDS_ROOM, advance, advance_rare
 from featreg.sweep.tiles import LEVEL_BASE, LEVEL_CAPACITY, LEVEL_COUNT, LEVEL_HEAD, STATE_CAPACITY, STATE_COARSE, STATE_FREE, STATE_FREE_BASE, STATE_KEY, STATE_NEXT
@@ -46,6 +47,8 @@ class Sweeper:
         self.tops = np.zeros(s.TOP_FIELDS, np.int64)
         self.cursor = np.zeros(CURSOR_FIELDS, np.int64)
         self.ops = np.empty(ops_words, np.int64)
+        widest = int(self.tables.slots[:, s.SLOT_WIDTH].max(initial=0))
+        self.scratch, self.word = np.empty(max(SCRATCH_WORDS, widest), np.int64), np.empty(1, np.int64)
         self.results = results
         self.continues = False
 
@@ -53,6 +56,7 @@ class Sweeper:
         return s.State(
             self.levels, self.group_state, self.tile_number, self.tile_record, self.free, self.carried, self.slot_base, self.records,
             self.heap, self.text, self.tops, self.ops, self.cursor, self.results.words, self.results.valid, self.out_heap, self.out_text,
+            self.scratch, self.word,
         )  # fmt: skip
 
     def feed(self, chunk: s.Chunk, continues: bool) -> None:

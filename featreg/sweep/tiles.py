@@ -166,7 +166,7 @@ def begin_key(g, key, program, state):
     state.group_state[g, STATE_KEY] = key
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def put_down_key(g, program, state):
     """Write where the key at hand has its tiles now."""
     key = state.group_state[g, STATE_KEY]
@@ -179,7 +179,7 @@ def put_down_key(g, program, state):
     state.group_state[g, STATE_KEY] = -1
 
 
-@njit(cache=True, nogil=True)
+@njit(**INTERNAL)
 def schedule(g, row, n_rows, program, chunk, state):
     """Write operations for rows from `row` to `n_rows` until the room for them ends.
 

@@ -67,20 +67,49 @@ class DuckDB:
         if reader is None:
             raise UsageError(f"[sources] {source}: what is in {files[0]}? Say format = \"parquet\", \"csv\" or \"json\".")
         for file in files:
-            if reader == "read_parquet" and os.path.getsize(file) == 0:
-                raise DataError(f"source '{source}': {file} is empty (0 bytes), so it is no Parquet file. Write it again.")
+            if os.path.getsize(file) == 0:
+                raise DataError(f"source '{source}': {file} is empty (0 bytes): not even a header, so it was cut off. Write it again, or take it away.")
         options = "".join(f", {name} = {_literal(value)}" for name, value in dict(settings.get("options", {})).items())
         if reader == "read_csv" and "all_varchar" not in options:
             options += ", all_varchar = true"
         listed = ", ".join(_literal(file) for file in files)
-        return self.describe(f"{reader}([{listed}]{options})", f"source '{source}'", loose=reader != "read_parquet")
+        text = f"{reader}([{listed}]{options})"
+        if reader == "read_parquet" and len(files) > 1:
+            return self._parquet_files(files, text, options, f"source '{source}'")
+        return self.describe(text, f"source '{source}'", loose=reader != "read_parquet")
+
+    def _parquet_files(self, files: list[str], text: str, options: str, what: str) -> Relation:
+        """The relation of many Parquet files.
+
+        DuckDB takes the first file's types for all and casts the others to them in silence (1.5 becomes 2).  Here a
+        column that files do not agree on gets a type that says so, which fits no declaration.  Reads every footer.
+        """
+        listed = ", ".join(_literal(file) for file in files)
+        shape = "list_sort(list(concat_ws(' ', name, type, type_length, num_children, converted_type, scale, precision, logical_type)))"
+        forms = f"SELECT file_name, {shape} AS form FROM parquet_schema([{listed}]) GROUP BY file_name"
+        groups = sorted(row[0] for row in self._told(f"SELECT min(file_name) FROM ({forms}) GROUP BY form", what))
+        if len(groups) == 1:
+            return self.describe(text, what)
+        found = {file: dict(self.describe(f"read_parquet([{_literal(file)}]{options})", what).columns) for file in groups}
+        named: dict[str, str] = {}
+        for columns in found.values():
+            for name in columns:
+                named.setdefault(name.lower(), name)
+        types = {
+            name: _agreed({Path(file).name: next((kind for n, kind in columns.items() if n.lower() == lower), None) for file, columns in found.items()})
+            for lower, name in named.items()
+        }
+        return Relation(text.removesuffix(")") + ", union_by_name = true)", tuple(types.items()))
 
     def describe(self, text: str, what: str, loose: bool = False) -> Relation:
+        columns = self._told(f"DESCRIBE SELECT * FROM {text}", what)
+        return Relation(text, tuple((name, kind) for name, kind, *_ in columns), loose)
+
+    def _told(self, sql: str, what: str) -> list[tuple]:
         try:
-            columns = self.cursor().execute(f"DESCRIBE SELECT * FROM {text}").fetchall()
+            return self.cursor().execute(sql).fetchall()
         except duckdb.Error as error:
             raise DataError(f"{what} cannot be read: {_first_line(error)}") from None
-        return Relation(text, tuple((name, kind) for name, kind, *_ in columns), loose)
 
     def rows(self, sql: str) -> list[tuple]:
         try:
@@ -114,6 +143,18 @@ def source_files(path: str, root: Path) -> list[str]:
 
     whole = path if os.path.isabs(path) else str(root / path)
     return sorted(file for file in glob.glob(whole, recursive=True) if os.path.isfile(file))
+
+
+def _agreed(types: Mapping[str, str | None]) -> str:
+    """One type for what files call a column: file -> its type there.  Wider integers and doubles hold narrower ones."""
+    different = set(types.values())
+    for widths in (("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), ("FLOAT", "DOUBLE")):
+        if different <= set(widths):
+            return max((kind for kind in different if kind), key=widths.index)
+    if len(different) == 1:
+        return str(different.pop())
+    first = {kind: file for file, kind in reversed(types.items())}
+    return " and ".join(f"{kind or 'no such column'} in {file}" for kind, file in reversed(first.items()))
 
 
 def _literal(value: object) -> str:

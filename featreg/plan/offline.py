@@ -1,7 +1,7 @@
 """Plan a backfill: the SQL of each bucket of keys, nothing runs.
 
 Spine and events meet in one sorted stream: key parts, t (cutoff or visible instant),
-r (spine row, or -1 for an event), e (event time where it is not t), bad, inputs.
+r (spine row; -1 an event, -2 a rejected one), e (event time where it is not t), inputs.
 At one instant the spine comes first, so that an event at the cutoff is the future.
 """
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from featreg.compile.compiled import CompiledView
 from featreg.compile.program import SweepProgram
-from featreg.plan.scan_sql import Relation, ScanText, scan_text
+from featreg.plan.scan_sql import EVENT_ROW, Relation, ScanText, scan_text
 from featreg.vocabulary import DataType
 
-ROWS_A_BUCKET = 1_500_000
+ROWS_A_BUCKET = 16_000_000  # one sort of so many narrow rows takes about a gigabyte; another bucket, another scan
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def plan_backfill(
 
 def _bucket(scan: ScanText, spine: str, number: int, count: int) -> str:
     keys = "".join(f"{key}, " for key in scan.keys)
-    apart = "" if scan.event_is_visible else "e, "
-    nothing = "" if scan.event_is_visible else "NULL::BIGINT AS e, "
+    apart = "" if scan.event_is_visible else ", e"
+    nothing = "" if scan.event_is_visible else ", NULL::BIGINT AS e"
     inputs = "".join(f", {name}" for name in scan.inputs)
     nulls = "".join(f", NULL AS {name}" for name in scan.inputs)
     mine = f" WHERE hash({', '.join(scan.keys)}) % {count} = {number}" if count > 1 else ""
     order = "".join(f"{key} NULLS FIRST, " for key in scan.keys)
-    events = f"SELECT {keys}v AS t, -1::BIGINT AS r, {apart}bad{inputs} FROM ({scan.sql}){mine}"
-    rows = f"SELECT {keys}t, r, {nothing}0::UTINYINT AS bad{nulls} FROM {spine}{mine}"
-    return f"{events} UNION ALL {rows} ORDER BY {order}t NULLS FIRST, r DESC"
+    events = f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({scan.sql}){mine}"
+    rows = f"SELECT {keys}t, r{nothing}{nulls} FROM {spine}{mine}"
+    return f"{events} UNION ALL {rows} ORDER BY {order}t, r DESC"

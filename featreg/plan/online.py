@@ -7,7 +7,7 @@ from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledView
 from featreg.compile.program import SweepProgram
 from featreg.errors import RefusedError
-from featreg.plan.scan_sql import Relation, ScanText, scan_text
+from featreg.plan.scan_sql import EVENT_ROW, Relation, ScanText, scan_text
 
 STATE_FORM = 1
 
@@ -66,9 +66,9 @@ def plan_run(view: CompiledView, program: SweepProgram, known: Relation | None, 
         scans.append(scan_text(view, program, new, earliest, to))
     first = scans[0]
     keys = "".join(f"{key}, " for key in first.keys)
-    apart = "" if first.event_is_visible else "e, "
+    apart = "" if first.event_is_visible else ", e"
     inputs = "".join(f", {name}" for name in first.inputs)
     rows = " UNION ALL ".join(f"({scan.sql})" for scan in scans)
     order = "".join(f"{key} NULLS FIRST, " for key in first.keys)
-    sql = f"SELECT {keys}v AS t, -1::BIGINT AS r, {apart}bad{inputs} FROM ({rows}) ORDER BY {order}t NULLS FIRST"
+    sql = f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({rows}) ORDER BY {order}t"
     return sql, scans[-1]

@@ -20,6 +20,7 @@ _FITS_BIGINT = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLI
 _FITS_INTEGER = ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT")
 _TIMESTAMPS = ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE")
 GOOD, REJECTED, TOO_FINE = range(3)
+EVENT_ROW = "(-1 - bad)::INTEGER"  # in the column of spine rows: an event, rejected or not
 LATEST = (1 << 62) - 1  # instants beyond are taken for infinity, so that no window's arithmetic leaves int64
 
 

@@ -1,39 +1,43 @@
 """Bring views in the online store to an instant: each key is written once a run, in one transaction.
 
 A run is recorded before its first write and its end after its last; a run that was
-killed is finished by the next, which passes over the keys that were written.
+killed is finished by the next, which passes over the keys that were written.  Every
+write expects the record of its run: of two processes that meet, one is told to look again.
 """
 
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from featreg.canonical import file_id
 from featreg.compile import Compiled, CompiledView
 from featreg.compile.program import SweepProgram, build_program
 from featreg.engines.duckdb import DuckDB, source_files
-from featreg.errors import RejectedRowsError, UsageError
+from featreg.errors import DataError, RefusedError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState, check_files, plan_run, space_of
-from featreg.plan.scan_sql import Relation
+from featreg.plan.scan_sql import TOO_FINE, Relation
 from featreg.session.keys import key_prefix, meta_key
 from featreg.session.profile import Profile
 from featreg.session.sources import SourceFinder
 from featreg.stores.codec import key_encoder
-from featreg.stores.contract import Store
+from featreg.stores.contract import Store, StoreConflict
 from featreg.stores.lmdb import open_store
 from featreg.sweep.kept import KeptSweeper, head_bytes, joined, rows_together, state_of, take_rows
-from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, make_chunk
+from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, first_border, key_borders, make_chunk
 
 KEYS_A_WRITE = 2048
 _SLOW = 0.06  # seconds of a write from which the next one is made smaller
+_MOST_LOOKS = 100  # how often a run looks again because another process was at the same view
+_CLEARING = {"clear": True}  # stands where a begun run stands, until the last key of the view is gone
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,15 @@ class Receipt:
 
 
 def read_state(store: Store, space: str) -> ViewState:
-    found = store.get([meta_key(space)])[0]
-    return ViewState(**json.loads(found)) if found else ViewState()
+    return _state(store.get([meta_key(space)])[0])
 
 
-def write_state(store: Store, space: str, state: ViewState) -> None:
-    store.write([(meta_key(space), json.dumps(vars(state), sort_keys=True).encode())])
+def _state(stored: bytes | None) -> ViewState:
+    return ViewState(**json.loads(stored)) if stored else ViewState()
+
+
+def _stored(state: ViewState) -> bytes:
+    return json.dumps(vars(state), sort_keys=True).encode()
 
 
 def materialize(
@@ -72,18 +79,43 @@ def materialize(
 
 
 def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:
+    """Finish a run that was interrupted, if there is one, then go on to `to`."""
+    done: Receipt | None = None
+    for _ in range(_MOST_LOOKS):
+        try:
+            receipt = _run(engine, profile, store, view, to, rebuild, progress)
+        except StoreConflict:  # another process wrote here: what is left to do is in the store
+            continue
+        rebuild = False
+        done = receipt if done is None else _summed(done, receipt)
+        if receipt.watermark >= to:
+            return done
+    raise RefusedError(f"{view.name}: other processes materialize it all the time.\n  Let one of them do it, then repeat this.")
+
+
+def _summed(first: Receipt, second: Receipt) -> Receipt:
+    return replace(
+        second, rows=first.rows + second.rows, keys=first.keys + second.keys, late_rows=first.late_rows + second.late_rows,
+        seconds=first.seconds + second.seconds, bytes=first.bytes + second.bytes, note=first.note or second.note,
+    )  # fmt: skip
+
+
+def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:
+    """One run: the one that was begun, or else a new one to `to`.  What can be wrong with the data is told before the first write."""
     began = time.perf_counter()
     space = space_of(view)
+    meta = meta_key(space)
+    found = store.get([meta])[0]
+    state, note = _state(found), ""
+    if state.begun == _CLEARING:
+        _clear(store, space)
+        found, state = None, ViewState()
     if rebuild:
-        store.write([], deletes=[meta_key(space)])
-        store.delete_prefix(key_prefix(space))
-    state = read_state(store, space)
-    note = ""
+        state = ViewState()
     finder = SourceFinder(engine, profile, {})
     files = _files_now(finder, profile, view)
     if state.begun is not None:
-        if state.begun["to"] != to:
-            note = f"finished the run to {format_instant(state.begun['to'])} that had been interrupted"
+        note = f"finished the run to {format_instant(state.begun['to'])} that had been interrupted"
         to, s, run = state.begun["to"], state.begun["s"], state.begun["run"]
         known, new = check_files(view, state.files or {}, {path: files[path] for path in files if path in state.begun["files"]})
         check_files(view, state.begun["files"], files)
@@ -100,19 +132,44 @@ def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: Comp
     known_relation = _relation(engine, view, location, known, profile.root)
     new_relation = _relation(engine, view, location, new, profile.root)
     sql, scan = plan_run(view, program, known_relation, new_relation, state.watermark, to, s)
-    _refuse_rejected(engine, view, program, scan, known_relation, new_relation, state.watermark, to, s)
-    begun = {"run": run, "to": to, "s": s, "files": run_files}
-    write_state(store, space, ViewState(state.run, state.watermark, state.s, state.files, begun))
-    writer = _Writer(store, space, view, program, s, run, state.watermark)
+    examples = _refuse_rejected(engine, view, program, sql, (known_relation, new_relation), state.watermark, to, s)
+    batches = engine.batches(sql, BATCH_ROWS)
+    first = list(_first(batches))  # the sort has read every row now
+    if rebuild:
+        _clear(store, space)
+        found = None
+    if state.begun is not None:
+        assert found is not None
+        mark = found
+    else:
+        mark = _stored(replace(state, begun={"run": run, "to": to, "s": s, "files": run_files, "name": uuid.uuid4().hex}))
+        store.write([(meta, mark)], expect={meta: found})
+    writer = _Writer(store, space, view, program, s, run, state.watermark, mark)
     with store.bulk():
-        for batch in _whole_keys(engine.batches(sql, BATCH_ROWS), len(scan.keys), writer):
+        for batch in _whole_keys(chain(first, batches), len(scan.keys), writer):
             writer.write(batch, scan.event_is_visible)
             if progress is not None:
                 progress(view.name, batch.num_rows)
-    write_state(store, space, ViewState(run, to, s, run_files, None))
+    store.write([(meta, _stored(ViewState(run, to, s, run_files, None)))], expect={meta: mark})
     return Receipt(
-        view.name, writer.rows, writer.keys, writer.late_rows, writer.tally.rejected, to, time.perf_counter() - began, writer.bytes, note
-    )
+        view.name, writer.rows, writer.keys, writer.late_rows, writer.tally.rejected, to, time.perf_counter() - began, writer.bytes, note,
+        examples,
+    )  # fmt: skip
+
+
+def _first(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        return
+
+
+def _clear(store: Store, space: str) -> None:
+    """Forget the view.  It is marked first, so that the next run finishes what a kill leaves of this."""
+    meta, prefix, mark = meta_key(space), key_prefix(space), _stored(ViewState(begun=_CLEARING))
+    store.write([(meta, mark)])
+    while page := store.scan(prefix, limit=KEYS_A_WRITE):
+        store.write([], [key for key, _ in page], expect={meta: mark})
+    store.write([], [meta], expect={meta: mark})
 
 
 def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView) -> dict[str, list]:
@@ -135,16 +192,27 @@ def _relation(engine: DuckDB, view: CompiledView, location: object, files: list[
     return engine.location(view.scan.source.name, settings | {"path": [str(root / file) for file in files]}, root)
 
 
-def _refuse_rejected(engine, view, program: SweepProgram, scan, known, new, watermark, to, s) -> None:
-    """Count rejected rows before anything is written."""
-    if known is None and new is None:
-        raise UsageError(f"{view.name}: its source has no files.")
-    sql, scan = plan_run(view, program, known, new, watermark, to, s)
+def _refuse_rejected(engine: DuckDB, view: CompiledView, program: SweepProgram, sql: str, relations, watermark, to: int, s: int) -> tuple[str, ...]:
+    """Count rejected rows before anything is written; examples of those that are allowed.
+
+    Raises: DataError for instants with digits below the microsecond, RejectedRowsError for more than are allowed.
+    """
+    source = view.scan.source
     counted = sql[sql.index("FROM (") : sql.rindex(" ORDER BY")]
-    rejected = engine.rows(f"SELECT count(*) {counted} WHERE bad")[0][0]
-    if rejected > view.scan.source.max_rejected:
-        examples = tuple(row[0] for row in engine.rows(scan.examples))
-        raise RejectedRowsError(view.scan.source.name, rejected, view.scan.source.max_rejected, examples)
+    rejected, worst = engine.rows(f"SELECT count(*), max(bad) {counted} WHERE bad")[0]
+    if worst == TOO_FINE:
+        raise DataError(
+            f"source '{source.name}': an instant has digits below the microsecond; nothing was written.\n"
+            "  Write the column in microseconds: date_trunc('microsecond', t), or cast it to timestamp[us]."
+        )
+    examples: list[str] = []
+    if rejected:
+        for relation in filter(None, relations):
+            _, scan = plan_run(view, program, None, relation, watermark, to, s)
+            examples += [row[0] for row in engine.rows(scan.examples)]
+    if rejected > source.max_rejected:
+        raise RejectedRowsError(source.name, rejected, source.max_rejected, tuple(examples[:3]))
+    return tuple(examples[:3])
 
 
 def _whole_keys(batches: Iterator[pa.RecordBatch], n_keys: int, writer: "_Writer") -> Iterator[pa.RecordBatch]:
@@ -159,7 +227,7 @@ def _whole_keys(batches: Iterator[pa.RecordBatch], n_keys: int, writer: "_Writer
                 yield _one(kept)
                 kept = []
             else:
-                first = _first_border(batch, n_keys) if _same_key(kept[-1], batch, n_keys) else 0
+                first = first_border(batch, n_keys) if _same_key(kept[-1], batch, n_keys) else 0
                 yield _one([*kept, batch.slice(0, first)])
                 kept = []
                 if cut > first:
@@ -177,27 +245,9 @@ def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.concat_batches([batch for batch in batches if batch.num_rows]) if len(batches) > 1 else batches[0]
 
 
-def _changes(batch: pa.RecordBatch, n_keys: int) -> np.ndarray:
-    """Rows at which another key begins, but the first."""
-    n = batch.num_rows
-    changed = np.zeros(max(n - 1, 0), bool)
-    for i in range(n_keys):
-        column = batch.column(i)
-        same = pc.equal(column.slice(1), column.slice(0, n - 1)) if n > 1 else None
-        if same is not None:
-            both_null = pc.and_(pc.is_null(column.slice(1)), pc.is_null(column.slice(0, n - 1)))
-            changed |= ~pc.if_else(both_null, True, pc.fill_null(same, False)).to_numpy(zero_copy_only=False)
-    return np.flatnonzero(changed) + 1
-
-
 def _last_border(batch: pa.RecordBatch, n_keys: int) -> int:
-    changes = _changes(batch, n_keys)
-    return int(changes[-1]) if len(changes) else 0
-
-
-def _first_border(batch: pa.RecordBatch, n_keys: int) -> int:
-    changes = _changes(batch, n_keys)
-    return int(changes[0]) if len(changes) else batch.num_rows
+    borders = key_borders(batch, n_keys)
+    return int(borders[-1]) if len(borders) else 0
 
 
 def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> bool:
@@ -207,8 +257,9 @@ def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> boo
 class _Writer:
     """Fold rows of whole keys into the store."""
 
-    def __init__(self, store: Store, space: str, view: CompiledView, program: SweepProgram, s: int, run: int, watermark: int | None):
+    def __init__(self, store: Store, space: str, view: CompiledView, program: SweepProgram, s: int, run: int, watermark: int | None, mark: bytes):
         self.store, self.prefix, self.s, self.run = store, key_prefix(space), s, run
+        self.expect = {meta_key(space): mark}
         self.watermark = watermark
         self.key_types = tuple(kind for _, kind in view.key)
         self.input_types = tuple(item.type for item in program.inputs)
@@ -275,7 +326,7 @@ class _Writer:
             low, head_low = high, head_high
         self.keys += count
         self.bytes += low + head_low
-        return self.store.write(puts, deletes)
+        return self.store.write(puts, deletes, self.expect)
 
 
 def _plain_parts(array: pa.Array) -> list:

@@ -21,6 +21,7 @@ from featreg.session.order import in_order
 from featreg.session.tables import request_column
 from featreg.session.training_set import as_column
 from featreg.stores.codec import key_encoder
+from featreg.stores.contract import Store
 from featreg.stores.lmdb import open_store
 from featreg.sweep.finish import Column, Derivation
 from featreg.sweep.kept import KeptSweeper, joined, state_of
@@ -61,14 +62,15 @@ class OnlineReader:
         self.store.close()
 
     def read(self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], at: int | None) -> Vector | list[Vector]:
-        reader = self._set(name)
+        reader = self.set_reader(name)
         as_of = time.time_ns() // 1000 if at is None else at
         if isinstance(keys, Mapping):
             return reader.read([keys], as_of)[0]
         rows = list(keys)
         return reader.read(rows, as_of) if rows else []
 
-    def _set(self, name: str) -> "_SetReader":
+    def set_reader(self, name: str) -> "_SetReader":
+        """The set as it is applied now, looked up again at most every 50 ms."""
         moment = time.monotonic()
         if moment - self.looked_at > _LOOK_AGAIN:
             applied = self.registry.applied()
@@ -180,6 +182,10 @@ class _LookupReader:
         ]
         self._state_bytes: bytes | None = None
         self._state = ViewState()
+
+    def stored_state(self, store: Store) -> ViewState:
+        """What the store knows of the view now."""
+        return self._view_state(store.get([self.meta])[0])
 
     def names(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
         """The store's keys to read: the view's own, then state and head of each row."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.session.online import OnlineReader, Vector
     from featreg.session.materialize import Receipt
+    from featreg.session.parity import Parity
     from featreg.session.training_set import TrainingSet
 
 Instant = str | int | datetime
@@ -204,6 +205,10 @@ class Registry:
         """
         if pin is not None:
             raise UsageError("pins are not here yet.")
+        return self.reader().read(name, keys, None if at is None else parse_instant(at))
+
+    def reader(self) -> "OnlineReader":
+        """The reader behind `online`, opened on first use."""
         if self._reader is None:
             from featreg.kernels import use_cache
 
@@ -211,7 +216,17 @@ class Registry:
             from featreg.session.online import OnlineReader
 
             self._reader = OnlineReader(self)
-        return self._reader.read(name, keys, None if at is None else parse_instant(at))
+        return self._reader
+
+    def parity(self, name: str, *, sample: int = 1000, at: Instant | None = None) -> "Parity":
+        """Compare online with offline for keys of the store: the store's bytes against a fresh scan.
+
+        Raises: UsageError when the set's views are not materialized to one instant.
+        """
+        from featreg.session.parity import compare
+
+        feature_set = _find(self.applied().compiled.sets, name, "feature set")
+        return compare(self, name, feature_set, sample, None if at is None else parse_instant(at))
 
 
 def _find(known: Mapping[str, Any], name: str, what: str) -> Any:

@@ -170,7 +170,7 @@ def _look_up(engine, lookup: Lookup, view: CompiledView, source: tuple[Relation,
     arrays = {
         f"k{i}": key_column(spine.table, column, kind, "the spine") for i, (column, (_, kind)) in enumerate(zip(lookup.spine_columns, view.key))
     }
-    keyed = pa.table(arrays | {"t": pa.array(cut), "r": pa.array(np.arange(rows, dtype=np.int64))})
+    keyed = pa.table(arrays | {"t": pa.array(cut), "r": pa.array(np.arange(rows, dtype=np.int32))})
     engine.register(SPINE, keyed)
     try:
         first, last = (int(cut.min()), int(cut.max())) if rows else (0, 0)

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
 
 from featreg.vocabulary import DataType
 
@@ -33,3 +34,33 @@ def key_encoder(kinds: Sequence[DataType]) -> Callable[[Sequence], bytes]:
         only = encoders[0]
         return lambda parts: only(parts[0])
     return lambda parts: b"".join(encode(part) for encode, part in zip(encoders, parts))
+
+
+def key_decoder(kinds: Sequence[DataType]) -> Callable[[bytes], tuple]:
+    """The parts of an encoded key, as Python values."""
+
+    def decode(data: bytes) -> tuple:
+        parts, at = [], 0
+        for kind in kinds:
+            match kind.name:
+                case "VARCHAR":
+                    end = at
+                    while data[end : end + 2] != b"\0\0":
+                        end += 2 if data[end] == 0 else 1
+                    parts.append(data[at:end].replace(b"\0\xff", b"\0").decode())
+                    at = end + 2
+                case "BOOLEAN":
+                    parts.append(data[at] == 1)
+                    at += 1
+                case _:
+                    parts.append(_python_value(_BIGINT.unpack_from(data, at)[0] - _SIGN, kind.name))
+                    at += 8
+        return tuple(parts)
+
+    return decode
+
+
+def _python_value(word: int, kind: str) -> object:
+    if kind == "DATE":
+        return date(1970, 1, 1) + timedelta(days=word)
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=word) if kind == "TIMESTAMP" else word

@@ -1,13 +1,14 @@
 """Fill a spine: for each row what serving would have answered at its cutoff.
 
-The engine brings spine and events together by key, sorted; workers sweep buckets of
-keys side by side.  Memory: results, plus for each worker one bucket's sort, which the
-engine spills, and one key's live tiles.
+The engine brings spine and events together by key, sorted; workers sweep ranges of
+keys side by side.  Memory: results, one bucket's sort, which the engine spills, and
+for each worker a few batches and one key's live tiles.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import Queue
+from threading import Thread
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 from featreg.algebra.schedule import LENGTH_BITS, TOP_OUT_HEAP, TOP_OUT_TEXT
 from featreg.compile.program import SweepProgram
 from featreg.plan.offline import OfflinePlan
-from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks
+from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, accepted, first_border, make_chunk
 from featreg.sweep.sweeper import Results, Sweeper
 from featreg.sweep.words import is_text, to_arrow
 from featreg.vocabulary import DataType
@@ -43,28 +44,77 @@ class Filled:
 
 def backfill(engine: Engine, plan: OfflinePlan, rows: int, columns: int, threads: int, progress: Callable[[int], None] | None = None) -> Filled:
     """Run the plan's buckets; `columns` may be more than the program gives, for what is derived from them."""
-    results = Results(columns, rows)
-    program = plan.program
+    results, tally = Results(columns, rows), Tally()
+    program, n_keys = plan.program, len(plan.key_types)
     layout = Layout(plan.key_types, tuple(item.type for item in program.inputs), plan.event_is_visible)
     stored = [place for place, column in enumerate(program.columns) if _has_pool(column.type)]
+    crew = [_Worker(program, results, layout, bool(stored)) for _ in range(max(1, threads))]
+    try:
+        for sql in plan.buckets:
+            at_work = 0
+            for batch, continues in accepted(engine.batches(sql, BATCH_ROWS), n_keys, tally):
+                border = first_border(batch, n_keys) if continues else 0
+                if border > 0:
+                    crew[at_work].give(batch.slice(0, border), True)
+                if border < batch.num_rows:
+                    at_work = (at_work + 1) % len(crew)
+                    crew[at_work].give(batch.slice(border), False)
+                if progress is not None:
+                    progress(batch.num_rows)
+    finally:
+        for worker in crew:
+            worker.end()
+    for worker in crew:
+        worker.raise_failure()
+    tally.events = sum(worker.events for worker in crew)
+    items, text = _together(program, results, stored, [worker.pools() for worker in crew])
+    return Filled(results, items, text, tally)
 
-    def work(sql: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], Tally]:
-        tally, sweeper, seen = Tally(), Sweeper(program, results), []
-        for chunk, continues, _ in chunks(engine.batches(sql, BATCH_ROWS), layout, tally):
-            sweeper.feed(chunk, continues)
-            if stored:
-                seen.append(chunk.spine_row[chunk.spine_row >= 0])
-            if progress is not None:
-                progress(len(chunk.key_index))
-        return sweeper.out_heap[: sweeper.tops[TOP_OUT_HEAP]], sweeper.out_text[: sweeper.tops[TOP_OUT_TEXT]], seen, tally
 
-    if len(plan.buckets) == 1 or threads == 1:
-        done = [work(sql) for sql in plan.buckets]
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(work, plan.buckets))
-    items, text = _together(program, results, stored, [part[:3] for part in done])
-    return Filled(results, items, text, Tally(sum(part[3].rejected for part in done), sum(part[3].events for part in done)))
+class _Worker:
+    """A thread with a sweeper of its own.  A key is swept by one worker, for what continues goes to who began it."""
+
+    def __init__(self, program: SweepProgram, results: Results, layout: Layout, keep_rows: bool):
+        self.sweeper, self.layout, self.keep_rows = Sweeper(program, results), layout, keep_rows
+        self.rows: list[np.ndarray] = []
+        self.events = 0
+        self.failure: BaseException | None = None
+        self.queue: Queue[tuple[pa.RecordBatch, bool] | None] = Queue(maxsize=2)
+        self.thread = Thread(target=self._work, name="featreg sweep", daemon=True)
+        self.thread.start()
+
+    def give(self, batch: pa.RecordBatch, continues: bool) -> None:
+        """Hand over rows; waits while two batches are waiting.  Raises what the worker failed with."""
+        self.raise_failure()
+        self.queue.put((batch, continues))
+
+    def end(self) -> None:
+        self.queue.put(None)
+        self.thread.join()
+
+    def raise_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def pools(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        tops = self.sweeper.tops
+        return self.sweeper.out_heap[: tops[TOP_OUT_HEAP]], self.sweeper.out_text[: tops[TOP_OUT_TEXT]], self.rows
+
+    def _work(self) -> None:
+        while (given := self.queue.get()) is not None:
+            if self.failure is None:
+                try:
+                    self._sweep(*given)
+                except BaseException as error:  # told to the thread that waits
+                    self.failure = error
+
+    def _sweep(self, batch: pa.RecordBatch, continues: bool) -> None:
+        chunk = make_chunk(batch, self.layout)
+        self.sweeper.feed(chunk, continues)
+        spine = chunk.spine_row[chunk.spine_row >= 0]
+        self.events += len(chunk.spine_row) - len(spine)
+        if self.keep_rows:
+            self.rows.append(spine)
 
 
 def _has_pool(kind: DataType) -> bool:

@@ -19,7 +19,7 @@ BATCH_ROWS = 1 << 16
 
 @dataclass
 class Layout:
-    """What the columns of a batch are: key parts, t (instant), r (spine row or -1), e (event time, if apart), bad, inputs."""
+    """What the columns of a batch are: key parts, t (instant), r (spine row; -1 an event, -2 a rejected one), e (event time, if apart), inputs."""
 
     keys: tuple[DataType, ...]
     inputs: tuple[DataType, ...]
@@ -38,25 +38,48 @@ class OutOfOrder(AssertionError):
     """The engine did not sort: our own mistake, never the author's."""
 
 
-def chunks(batches: Iterable[pa.RecordBatch], layout: Layout, tally: Tally) -> Iterator[tuple[Chunk, bool, pa.RecordBatch]]:
-    """Yield (chunk, whether its first key continues the chunk before, the batch).  Rejected rows are counted and left out.
+def accepted(batches: Iterable[pa.RecordBatch], n_keys: int, tally: Tally) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Yield (batch, whether its first key continues the batch before).  Rejected rows are counted and left out.
 
-    Raises: OutOfOrder when keys or instants step back; DataError at digits below the microsecond.
+    Raises: OutOfOrder when rows step back from batch to batch; DataError at digits below the microsecond.
     """
     before: tuple | None = None
-    n_keys = len(layout.keys)
     for batch in batches:
-        batch = _without_rejected(batch, n_keys + (2 if layout.event_is_visible else 3), tally)
+        batch = _without_rejected(batch, n_keys + 1, tally)
         if batch.num_rows == 0:
             continue
-        chunk = make_chunk(batch, layout)
         first, last = (_border(batch, n_keys, row) for row in (0, batch.num_rows - 1))
         if before is not None and first < before:
             raise OutOfOrder(f"rows step back between batches: {before} then {first}")
-        continues = before is not None and first[:n_keys] == before[:n_keys]
+        yield batch, before is not None and first[:n_keys] == before[:n_keys]
         before = last
+
+
+def chunks(batches: Iterable[pa.RecordBatch], layout: Layout, tally: Tally) -> Iterator[tuple[Chunk, bool, pa.RecordBatch]]:
+    """Yield (chunk, whether its first key continues the chunk before, the batch).  Raises: as `accepted`, and OutOfOrder within a batch."""
+    for batch, continues in accepted(batches, len(layout.keys), tally):
+        chunk = make_chunk(batch, layout)
         tally.events += int(np.count_nonzero(chunk.spine_row < 0))
         yield chunk, continues, batch
+
+
+def first_border(batch: pa.RecordBatch, n_keys: int) -> int:
+    """The first row at which another key begins; the number of rows when none does."""
+    borders = key_borders(batch, n_keys)
+    return int(borders[0]) if len(borders) else batch.num_rows
+
+
+def key_borders(batch: pa.RecordBatch, n_keys: int) -> np.ndarray:
+    """Rows at which another key begins, but the first."""
+    n = batch.num_rows
+    changed = np.zeros(max(n - 1, 0), bool)
+    for column in batch.columns[:n_keys] if n > 1 else ():
+        after, before = column.slice(1), column.slice(0, n - 1)
+        same = pc.fill_null(pc.equal(after, before), False)
+        if column.null_count:
+            same = pc.or_(same, pc.and_(pc.is_null(after), pc.is_null(before)))
+        changed |= ~same.to_numpy(zero_copy_only=False)
+    return np.flatnonzero(changed) + 1
 
 
 def make_chunk(batch: pa.RecordBatch, layout: Layout) -> Chunk:
@@ -65,7 +88,7 @@ def make_chunk(batch: pa.RecordBatch, layout: Layout) -> Chunk:
     instant = _int64(batch.column(n_keys))
     spine_row = _int64(batch.column(n_keys + 1))
     event_time = instant if layout.event_is_visible else _int64(batch.column(n_keys + 2))
-    at = n_keys + (3 if layout.event_is_visible else 4)
+    at = n_keys + (2 if layout.event_is_visible else 3)
     keys = write_words(batch.columns[:n_keys], layout.keys, n)
     inputs = write_words(batch.columns[at:], layout.inputs, n)
     key_index = np.empty(n, np.int64)
@@ -92,6 +115,8 @@ def _int64(array: pa.Array) -> np.ndarray:
     """A copy, for kernels are compiled for writable arrays; NULL is 0."""
     if array.null_count:
         array = pc.fill_null(array, 0)
+    if pa.types.is_int32(array.type):
+        return np.frombuffer(array.buffers()[1], np.int32, len(array), 4 * array.offset).astype(np.int64)
     return np.array(np.frombuffer(array.buffers()[1], np.int64, len(array), 8 * array.offset))
 
 
@@ -101,16 +126,16 @@ def _border(batch: pa.RecordBatch, n_keys: int, row: int) -> tuple:
     return (*keys, batch.column(n_keys)[row].as_py(), -batch.column(n_keys + 1)[row].as_py())
 
 
-def _without_rejected(batch: pa.RecordBatch, bad_at: int, tally: Tally) -> pa.RecordBatch:
-    bad = batch.column(bad_at)
-    worst = pc.max(bad).as_py()
-    if not worst:
+def _without_rejected(batch: pa.RecordBatch, row_at: int, tally: Tally) -> pa.RecordBatch:
+    rows = batch.column(row_at)
+    worst = pc.min(rows).as_py()
+    if worst is None or worst >= -1:
         return batch
-    if worst == TOO_FINE:
+    if worst == -1 - TOO_FINE:
         raise DataError(
             "an instant has digits below the microsecond, which would be rounded one way here and cut off there.\n"
             "  Write the column in microseconds: date_trunc('microsecond', t), or cast it to timestamp[us]."
         )
-    good = pc.equal(bad, 0)
+    good = pc.greater_equal(rows, -1)
     tally.rejected += batch.num_rows - pc.sum(good).as_py()
     return batch.filter(good)

@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,16 +18,17 @@ from pathlib import Path
 class Measured:
     """seconds: what the function says its work took, imports and start of the process not counted.
 
-    peak_bytes: the most resident memory the whole process ever held.  rows: of the Parquet file that the
-    function's last argument names, else 0.
+    peak_bytes: the most resident memory the whole process ever held.  rows: of the last Parquet file among the
+    function's arguments, which is what it wrote, else 0.  cpu_seconds: of all threads, for a machine that is shared.
     """
 
     seconds: float
     peak_bytes: int
     rows: int
+    cpu_seconds: float
 
     def __str__(self) -> str:
-        return f"{self.seconds:7.2f} s  {self.peak_bytes / 1e9:5.2f} GB  {self.rows:>10,} rows"
+        return f"{self.seconds:7.2f} s  {self.peak_bytes / 1e9:5.2f} GB  {self.rows:>10,} rows  ({self.cpu_seconds:.1f} s of CPU)"
 
 
 def run_measured(module: str, function: str, *args: object, env: dict[str, str] | None = None) -> Measured:
@@ -55,18 +57,19 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _rows_of(last: object) -> int:
+def _rows_of(arguments: list) -> int:  # type: ignore[type-arg]
     import pyarrow.parquet as pq
 
-    is_parquet = isinstance(last, str) and last.endswith(".parquet") and Path(last).is_file()
-    return pq.read_metadata(last).num_rows if is_parquet else 0
+    files = [argument for argument in arguments if isinstance(argument, str) and argument.endswith(".parquet") and Path(argument).is_file()]
+    return pq.read_metadata(files[-1]).num_rows if files else 0
 
 
 def _run_here(call: dict) -> Measured:  # type: ignore[type-arg]
     function = getattr(importlib.import_module(call["module"]), call["function"])
+    before = time.process_time()
     seconds = function(*call["args"])
-    peak = peak_bytes()  # before rows are counted, which is not the function's work
-    return Measured(seconds, peak, _rows_of(call["args"][-1] if call["args"] else None))
+    cpu, peak = time.process_time() - before, peak_bytes()  # before rows are counted, which is not the function's work
+    return Measured(seconds, peak, _rows_of(call["args"]), cpu)
 
 
 if __name__ == "__main__":

@@ -82,10 +82,7 @@ def polars_rolling(events_path: str, spine_path: str, out_path: str) -> float:
     ]
     windowed = pl.concat([both.select("row", "z").filter(is_asked), *pl.collect_all(frames)], how="horizontal")
     newest = _newest_before(pl, events.collect(), windowed)
-    last = [
-        pl.when((pl.col("seen") >> 44 == pl.col("z") >> 44) & (pl.col("seen") >= pl.col("z") - width)).then("newest").alias(f"last_{window}")
-        for window, width in WINDOWS.items()
-    ]
+    last = [pl.when(pl.col("seen") >= pl.col("z") - width).then("newest").alias(f"last_{window}") for window, width in WINDOWS.items()]
     order = ["row", *(name for name in FEATURES if not name.startswith("count_distinct"))]
     newest.with_columns(last).select(order).sort("row").drop("row").write_parquet(out_path)
     return time.perf_counter() - started
@@ -140,7 +137,7 @@ def _timed_copy(select: str, out_path: str, drop: str = "") -> float:
 
 def _both(events_path: str, spine_path: str, hops: bool, bucket: str) -> str:
     """Events that some spine row can see, and the spine rows; with how far back each spine row's windows reach, 0 for events."""
-    starts = {w: f"(t - {width}) // {HOPS[w]} * {HOPS[w]}" if hops else f"t - {width}" for w, width in WINDOWS.items()}
+    starts = {w: f"(t - {width}) // {HOPS[w]} * {HOPS[w]}" if hops else f"(t - {width})" for w, width in WINDOWS.items()}
     reaches = ", ".join(f"CASE WHEN row IS NULL THEN 0 ELSE t - {start} END AS reach_{w}" for w, start in starts.items())
     return f"""
       rows_of_both AS (
@@ -170,7 +167,7 @@ def _rows_statement(events_path: str, spine_path: str, hops: bool, distinct: str
         SELECT *, row_number() OVER by_instant AS place, row_number() OVER by_instant - rank() OVER by_instant AS peers, {counted}
         FROM reaching WINDOW by_instant AS (PARTITION BY k ORDER BY t), {ranges}
       ), answered AS (SELECT row, t, {_REACHES}, {_aggregates(distinct)} FROM placed WINDOW {frames})
-      SELECT row, {_finished()} FROM answered WHERE row IS NOT NULL"""
+      SELECT row, {_finished(distinct)} FROM answered WHERE row IS NOT NULL"""
 
 
 def _range_statement(events_path: str, spine_path: str, hops: bool, distinct: str, bucket: str) -> str:
@@ -178,24 +175,51 @@ def _range_statement(events_path: str, spine_path: str, hops: bool, distinct: st
     return f"""
       WITH {_both(events_path, spine_path, hops, bucket)},
       answered AS (SELECT row, t, {_REACHES}, {_aggregates(distinct)} FROM reaching WINDOW {frames})
-      SELECT row, {_finished()} FROM answered WHERE row IS NOT NULL"""
+      SELECT row, {_finished(distinct)} FROM answered WHERE row IS NOT NULL"""
 
 
 _REACHES = ", ".join(f"reach_{w}" for w in WINDOWS)
 
 
 def _aggregates(distinct: str) -> str:
-    """The window aggregates; avg is their quotient, and one newest row, of the longest window, answers `last` for all."""
+    """The window aggregates; avg is a quotient of two of them, and the newest row of the longest window answers `last` for all."""
     categories = "bit_or(1::BIGINT << category)" if distinct == "bits" else "count(DISTINCT category)"
-    each = [
+    each = (
         f"count(event) OVER frame_{w} AS count_{w}, sum(value) OVER frame_{w} AS sum_{w}, count(value) OVER frame_{w} AS values_{w}, "
         f"min(value) OVER frame_{w} AS min_{w}, max(value) OVER frame_{w} AS max_{w}, {categories} OVER frame_{w} AS categories_{w}"
         for w in WINDOWS
-    ]
-    return ", ".join([*each, "max(newest) OVER frame_30d AS newest"]).replace(
-        "bit_or(1::BIGINT << category)", "bit_or(1::BIGINT << category)"
+    )
+    return ", ".join([*each, "max(newest) OVER frame_30d AS newest"])
+
+
+def _finished(distinct: str) -> str:
+    """The answer's columns, in the order of FEATURES."""
+    counted = "bit_count(coalesce(categories_{w}, 0))::BIGINT" if distinct == "bits" else "categories_{w}"
+    return ", ".join(
+        f"count_{w}, sum_{w}, sum_{w} / nullif(values_{w}, 0) AS avg_{w}, min_{w}, max_{w}, "
+        f"CASE WHEN newest.t >= t - reach_{w} THEN newest.value END AS last_{w}, {counted.format(w=w)} AS count_distinct_{w}"
+        for w in WINDOWS
     )
 
 
-def _finished() -> str:
-    """The answer's columns, in the order of FEATURES."""
+def main() -> None:
+    from tests.benchmarks import data
+    from tests.benchmarks.measure import run_measured
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--rivals", nargs="*", default=["duckdb_rows", "duckdb_rows_plain", "duckdb_range", "polars_rolling"])
+    asked = parser.parse_args()
+    events, spine = data.events(asked.events), data.spine(asked.events // 10)
+    with tempfile.TemporaryDirectory() as scratch:
+        for rival in asked.rivals:
+            measured = run_measured("tests.benchmarks.rivals", rival, events, spine, Path(scratch) / f"{rival}.parquet")
+            print(f"{rival:<18} {measured}", flush=True)
+        events, spine = data.events(1_000_000), data.spine(100_000)
+        print(
+            f"{'duckdb_asof':<18} {run_measured('tests.benchmarks.rivals', 'duckdb_asof', events, spine, Path(scratch) / 'asof.parquet')}"
+        )
+
+
+if __name__ == "__main__":
+    main()

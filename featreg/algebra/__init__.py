@@ -1,0 +1,1 @@
+"""Aggregations: how a partial is laid out, folded, merged and finalized.  Begin with table.py."""

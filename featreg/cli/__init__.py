@@ -1,0 +1,31 @@
+"""The command line: `featreg VERB`.
+
+Starting costs next to nothing: a verb imports what it needs when it runs.
+Exit codes: 0 done · 1 error · 2 usage · 3 data · 4 refused by a gate · 5 differs · 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code; errors are told, not raised, unless `--debug` is among the arguments."""
+    from featreg.cli.arguments import hoist_globals
+
+    given = hoist_globals(sys.argv[1:] if arguments is None else arguments)
+    try:
+        from featreg.cli.app import app
+
+        code = app(args=given, prog_name="featreg", standalone_mode=False)
+        if code == 130:  # typer's way to say that Ctrl-C was pressed
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (Exception, KeyboardInterrupt) as error:
+        from featreg.cli.failure import tell
+
+        return tell(error, as_json="--json" in given, debug="--debug" in given)

@@ -1,0 +1,60 @@
+"""Put the verbs together: the global options, and one module for each noun."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featreg.cli import apply, definitions, demo, explain, online, repository, source, training
+from featreg.cli.arguments import Settings
+
+app = typer.Typer(
+    name="featreg",
+    help="Define a feature once: train on the value that serving would have returned, to the last bit.",
+    epilog="--root, --profile, --json and --debug may stand anywhere in a command.  Exit codes: 0 done, 1 error, 2 usage, 3 data, "
+    "4 refused by a gate, 5 differs, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"featreg {version('featreg')}")
+    except PackageNotFoundError:
+        print("featreg, from a checkout that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    root: Annotated[
+        Path | None, typer.Option("--root", "-C", metavar="DIR", help="The repository.  Default: the nearest one around here.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="conf/PROFILE.toml says where data is and what runs.")] = "local",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="A traceback with an error.")] = False,
+    _version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version.")] = False,
+) -> None:
+    context.obj = Settings(root, profile, as_json, debug)
+
+
+_START, _DEFINE, _USE = "Start", "Definitions", "Data"
+app.command("demo", rich_help_panel=_START)(demo.demo)
+app.command("init", rich_help_panel=_START)(repository.init)
+app.command("check", rich_help_panel=_DEFINE)(definitions.check)
+app.command("ls", rich_help_panel=_DEFINE)(definitions.ls)
+app.command("show", rich_help_panel=_DEFINE)(definitions.show_one)
+app.command("explain", rich_help_panel=_DEFINE)(explain.explain)
+app.command("apply", rich_help_panel=_DEFINE)(apply.apply)
+app.command("training-set", rich_help_panel=_USE)(training.training_set)
+app.command("materialize", rich_help_panel=_USE)(online.materialize)
+app.command("get", rich_help_panel=_USE)(online.get)
+app.command("parity", rich_help_panel=_USE)(online.parity)
+app.add_typer(source.app, name="source", rich_help_panel=_START)

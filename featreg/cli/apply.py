@@ -1,0 +1,54 @@
+"""`apply`: make the working tree's definitions the ones that training and serving use."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from featreg.cli.arguments import Settings
+from featreg.cli.terminal import escape, show
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHOWN = 12
+
+
+def apply(context: typer.Context) -> None:
+    """Apply the working tree's definitions.  Never asks; unchanged definitions change nothing."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        before = registry.log.last("apply")
+        record = registry.apply()
+    changes = compare_ids(before.body["ids"] if before else {}, record.body["ids"])
+    is_new = before is None or before.generation != record.generation
+    revision = record.body["revision"]
+
+    def render(console: "Console") -> None:
+        for word, style in (("added", "green"), ("changed", "yellow"), ("removed", "red")):
+            names = changes[word]
+            for name in names[:_SHOWN]:
+                console.print(f"  [{style}]{word:<8}[/{style}] {escape(name)}", soft_wrap=True)
+            if len(names) > _SHOWN:
+                console.print(f"  [{style}]{word:<8}[/{style}] and {len(names) - _SHOWN} more")
+        commit = f"commit {revision['commit'][:12]}" if revision["commit"] else "no commit"
+        state = commit if revision["clean"] else f"{commit}, with changes that are not committed"
+        word = "[green]applied[/green]" if is_new else "[green]as before[/green]"
+        console.print(f"{word}  generation {record.generation}, {len(record.body['ids'])} features  [dim]{state}[/dim]", soft_wrap=True)
+
+    document = {"generation": record.generation, "new": is_new, "id": record.body["id"], "revision": revision, **changes}
+    show(settings, document, render)
+
+
+def compare_ids(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str]]:
+    """Features that were added, that mean something else now, and that are gone.
+
+    >>> compare_ids({"v.a": "1", "v.b": "2"}, {"v.a": "1", "v.b": "3", "v.c": "4"})
+    {'added': ['v.c'], 'changed': ['v.b'], 'removed': []}
+    """
+    return {
+        "added": [name for name in after if name not in before],
+        "changed": [name for name in after if name in before and before[name] != after[name]],
+        "removed": [name for name in before if name not in after],
+    }

@@ -1,0 +1,287 @@
+"""`materialize`, `get`, `parity`: fill the online store, read it, and hold it against the offline answer."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_names
+from featreg.cli.terminal import add_rows, bytes_text, escape, progress, say_if_compiling, seconds_text, show, table, value_text
+from featreg.errors import DataError, UsageError, did_you_mean
+from featreg.instants import format_instant, parse_instant
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featreg.compile import CompiledSet, CompiledView
+    from featreg.session import Registry
+    from featreg.session.online import Vector
+    from featreg.session.parity import Parity
+    from featreg.vocabulary import DataType
+
+DIFFERS = 5
+_STATUS_STYLE = {"ok": "green", "empty": "dim", "stale": "yellow", "error": "red", "missing": "red"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AtOption = Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="Another instant than now, as in 2013-06-30T18:00:00Z.")]
+
+
+def materialize(
+    context: typer.Context,
+    views: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VIEW]...", help="Only these; default: all that is applied.", autocompletion=complete_names("views")),
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="INSTANT", help="Bring the store to this instant; default: now.")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Fill the views anew, as when a file that was read has changed.")] = False,
+) -> None:
+    """Fill the online store: incremental, idempotent, and a run that was cut off goes on where it was."""
+    import featreg
+
+    settings: Settings = context.obj
+    began = time.perf_counter()
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        say_if_compiling(settings, registry.profile.state)
+        with progress(settings, "materializing") as advance:
+            receipts = registry.materialize(to, views or None, rebuild=rebuild, progress=advance)
+    seconds = time.perf_counter() - began
+
+    def render(console: "Console") -> None:
+        right = ("rows", "keys", "late", "rejected", "bytes", "seconds")
+        made = table("view", "rows", "keys", "late", "rejected", "watermark", "bytes", "seconds", right=right)
+        cells = (
+            (
+                one.view,
+                f"{one.rows:,}",
+                f"{one.keys:,}",
+                f"{one.late_rows:,}",
+                f"{one.rejected:,}",
+                format_instant(one.watermark),
+                bytes_text(one.bytes),
+                f"{one.seconds:.2f}",
+            )
+            for one in receipts
+        )
+        console.print(add_rows(made, cells))
+        for one in receipts:
+            if one.note:
+                console.print(f"[dim]{escape(one.view)}: {escape(one.note)}[/dim]", soft_wrap=True)
+        console.print(f"[green]done[/green]  {_counted(len(receipts), 'view')}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
+
+    documents = [vars(one) | {"watermark": format_instant(one.watermark)} for one in receipts]
+    show(settings, {"views": documents, "seconds": round(seconds, 3)}, render)
+
+
+def get(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SET", autocompletion=complete_names("sets"))],
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Entity keys and request columns.  `key=` is NULL (of a VARCHAR, the empty text)."),
+    ] = None,
+    keys: Annotated[
+        str | None, typer.Option("--keys", metavar="FILE", help="Many: a JSON list of objects, or one object a line; - is stdin.")
+    ] = None,
+    at: AtOption = None,
+) -> None:
+    """Read feature vectors as serving does: values, their status and cutoff."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        types = column_types(registry, name)
+        rows = read_keys(keys, types) if keys is not None else [parse_pairs(given or [], types)]
+        if keys is not None and given:
+            raise UsageError("give keys on the command line or with --keys, not both.")
+        began = time.perf_counter()
+        vectors = registry.online(name, rows, at=at)
+        seconds = time.perf_counter() - began
+    assert isinstance(vectors, list)
+    documents = [_vector_document(row, vector) for row, vector in zip(rows, vectors)]
+
+    def render(console: "Console") -> None:
+        for row, vector in zip(rows, vectors):
+            render_vector(console, row, vector)
+        if len(vectors) > 1:
+            console.print(f"[dim]{len(vectors)} vectors in {seconds_text(seconds)}[/dim]")
+
+    show(settings, documents[0] if keys is None else documents, render)
+
+
+def parity(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SET", autocompletion=complete_names("sets"))],
+    sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many keys are compared.")] = 1000,
+    at: AtOption = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Leave with 5 when a cell differs.")] = False,
+) -> None:
+    """Compare what the store answers with a training set at the same instant, cell by cell, to the bit."""
+    import featreg
+
+    settings: Settings = context.obj
+    began = time.perf_counter()
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        say_if_compiling(settings, registry.profile.state)
+        result = registry.parity(name, sample=sample, at=at)
+    seconds = time.perf_counter() - began
+
+    document = vars(result) | {"at": format_instant(result.at), "known": result.is_known, "seconds": round(seconds, 3)}
+    document["examples"] = [dict(zip(("feature", "key", "online", "offline"), example)) for example in result.examples]
+    show(settings, document, lambda console: render_parity(console, result, seconds))
+    if not result.is_known and exit_code:
+        raise typer.Exit(DataError.exit_code)  # nothing was compared, which is not a pass
+    if result.differing and exit_code:
+        raise typer.Exit(DIFFERS)
+
+
+def render_parity(console: "Console", result: "Parity", seconds: float) -> None:
+    """How many cells agree; where they do not, by feature and by example."""
+    if not result.is_known:
+        console.print(f"[yellow]unknown[/yellow]  {escape(str(result))}", soft_wrap=True)
+        return
+    if result.differing:
+        made = table("feature", "cells that differ", right=("cells that differ",))
+        console.print(add_rows(made, result.by_feature.items()))
+        made = table("feature", "key", "online", "offline")
+        cells = ((feature, _pairs(key), value_text(online), value_text(offline)) for feature, key, online, offline in result.examples)
+        console.print(add_rows(made, cells))
+    word = "[red]differs[/red]" if result.differing else "[green]equal[/green]"
+    console.print(f"{word}  {escape(str(result))}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
+
+
+def column_types(registry: "Registry", name: str) -> dict[str, "DataType"]:
+    """The entity keys and request columns that a set asks for, by the name that the caller gives them.
+
+    Raises: UsageError when nothing of that name is applied.
+    """
+    compiled = registry.applied().compiled
+    if name not in compiled.sets:
+        raise UsageError(f"there is no feature set '{name}'.\n  {did_you_mean(name, compiled.sets, 'Applied are')}")
+    feature_set: CompiledSet = compiled.sets[name]
+    types: dict[str, DataType] = {}
+    for lookup in feature_set.lookups:
+        view: CompiledView = compiled.views[lookup.view]
+        types |= dict(zip(lookup.spine_columns, (kind for _, kind in view.key)))
+    return types | dict(feature_set.request)
+
+
+def parse_pairs(pairs: list[str], types: Mapping[str, "DataType"]) -> dict[str, Any]:
+    """`tailnum=N14228` by the declared type of `tailnum`.
+
+    Raises: UsageError for what is no pair, an unknown or missing name, or a text that is no such value.
+    """
+    row: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"{pair!r} is no pair. Write it as KEY=VALUE.\n  {_asked(types)}")
+        if name not in types:
+            raise UsageError(f"there is no key or request column '{name}'.\n  {did_you_mean(name, types, 'The set asks for')}")
+        if name in row:
+            raise UsageError(f"'{name}' is given twice.")
+        row[name] = parse_value(name, text, types[name])
+    missing = [name for name in types if name not in row]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.\n  {_asked(types)}")
+    return row
+
+
+def read_keys(file: str, types: Mapping[str, "DataType"]) -> list[dict[str, Any]]:
+    """Many rows, from a JSON list of objects or from one object a line; texts are read as the declared type."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--keys {file}: {error.strerror}.") from None
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:
+        raise DataError(f"--keys {file} is no JSON: {error}.\n  Give a list of objects, or one object a line.") from None
+    for number, row in enumerate(found):
+        if not isinstance(row, dict):
+            raise DataError(f"--keys {file}: item {number} is no object.")
+        missing = [name for name in types if name not in row]
+        if missing:
+            raise DataError(f"--keys {file}: item {number} has no {', '.join(missing)}.\n  {_asked(types)}")
+    return [{name: _from_json(name, value, types.get(name)) for name, value in row.items()} for row in found]
+
+
+def parse_value(name: str, text: str, kind: "DataType") -> Any:
+    """A command line's text as a value of a declared type; nothing at all is NULL, but for a VARCHAR."""
+    if kind.name == "VARCHAR":
+        return text
+    if text == "":
+        return None
+    try:
+        match kind.name:
+            case "BIGINT" | "INTEGER":
+                return int(text)
+            case "DOUBLE" | "FLOAT":
+                return float(text)
+            case "DECIMAL":
+                return Decimal(text)
+            case "BOOLEAN":
+                return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+            case "DATE":
+                return date.fromisoformat(text)
+            case "TIMESTAMP":
+                return _EPOCH + timedelta(microseconds=parse_instant(text))
+    except (ValueError, KeyError, InvalidOperation):
+        pass
+    raise UsageError(f"{name}={text}: that is no {kind}.")
+
+
+def render_vector(console: "Console", row: Mapping[str, Any], vector: "Vector") -> None:
+    """One vector as a table, and how current each view is."""
+    console.print(f"[bold]{escape(_pairs(row))}[/bold]", soft_wrap=True)
+    made = table("feature", "value", "status", right=("value",))
+    for name, value in vector.values.items():
+        status = vector.status[name]
+        made.add_row(escape(name), escape(value_text(value)), f"[{_STATUS_STYLE[status]}]{status}[/{_STATUS_STYLE[status]}]")
+    console.print(made)
+    currency = table("view", "cutoff", "watermark")
+    console.print(
+        add_rows(currency, ((view, _instant(cutoff), _instant(vector.watermark[view])) for view, cutoff in vector.cutoff.items()))
+    )
+
+
+def _vector_document(row: Mapping[str, Any], vector: "Vector") -> dict[str, Any]:
+    return {
+        "keys": dict(row),
+        "values": vector.values,
+        "status": vector.status,
+        "cutoff": {view: _instant(instant) for view, instant in vector.cutoff.items()},
+        "watermark": {view: _instant(instant) for view, instant in vector.watermark.items()},
+    }
+
+
+def _pairs(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value_text(value)}" for name, value in row.items())
+
+
+def _instant(instant: int | None) -> str | None:
+    return None if instant is None else format_instant(instant)
+
+
+def _from_json(name: str, value: Any, kind: "DataType | None") -> Any:
+    """JSON has no instants, dates or decimals, so text stands for them; a whole number is a DOUBLE where one is declared."""
+    if kind is None or value is None:
+        return value
+    if isinstance(value, str) and kind.name != "VARCHAR":
+        return parse_value(name, value, kind)
+    if isinstance(value, int) and not isinstance(value, bool) and kind.name in ("DOUBLE", "FLOAT"):
+        return float(value)
+    return Decimal(str(value)) if kind.name == "DECIMAL" and isinstance(value, (int, float)) else value
+
+
+def _asked(types: Mapping[str, "DataType"]) -> str:
+    return "The set asks for: " + ", ".join(f"{name} {kind}" for name, kind in types.items()) + "."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,78 @@
+"""`training-set`: attach a set's features to a spine, each row as serving would have answered at its instant."""
+
+import time as clock
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_names
+from featreg.cli.terminal import add_rows, bytes_text, escape, progress, say_if_compiling, seconds_text, show, table
+from featreg.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def training_set(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SET", autocompletion=complete_names("sets"))],
+    time: Annotated[str, typer.Option("--time", metavar="COLUMN", help="The spine's column of as-of instants.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write: .parquet or .csv; the manifest goes beside it.")
+    ],
+    spine: Annotated[Path | None, typer.Option("--spine", metavar="FILE", help="The rows to fill: Parquet, CSV or JSON.")] = None,
+    spine_sql: Annotated[str | None, typer.Option("--spine-sql", metavar="SQL", help="The rows to fill, as a DuckDB query.")] = None,
+    known_at: Annotated[str | None, typer.Option("--known-at", metavar="INSTANT", help="Only rows that had arrived by then.")] = None,
+    draft: Annotated[bool, typer.Option("--draft", help="The working tree's definitions, applied or not.")] = False,
+) -> None:
+    """Build a training set: n spine rows in, n rows out, same order."""
+    import featreg
+
+    settings: Settings = context.obj
+    if (spine is None) == (spine_sql is None):
+        raise UsageError("give the rows to fill, either as --spine FILE or as --spine-sql SQL.")
+    if out.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--out {out}: a training set is written as .parquet or .csv.")
+    began = clock.perf_counter()
+    rows = spine.expanduser().absolute() if spine is not None else as_query(str(spine_sql))
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        say_if_compiling(settings, registry.profile.state)
+        with progress(settings, "reading") as advance:
+            made = registry.training_set(name, rows, time=time, known_at=known_at, draft=draft, progress=advance)
+        written = made.write(out)
+    seconds = clock.perf_counter() - began
+    features = len(made.manifest["features"])
+    rejected = sum(receipt.rejected for receipt in made.receipts)
+    size = written.stat().st_size
+
+    def render(console: "Console") -> None:
+        lines = table("view", "events", "rejected", "seconds", right=("events", "rejected", "seconds"))
+        cells = ((one.view, f"{one.events:,}", f"{one.rejected:,}", f"{one.seconds:.2f}") for one in made.receipts)
+        console.print(add_rows(lines, cells))
+        for receipt in made.receipts:
+            for example in receipt.examples:
+                console.print(f"[yellow]rejected[/yellow] {escape(receipt.view)}: {escape(example)}", soft_wrap=True)
+        told = f"{len(made):,} rows, {features} features, {bytes_text(size)}, {seconds_text(seconds)}"
+        console.print(f"[green]written[/green]  {escape(str(out))}  {told}", soft_wrap=True)
+        console.print(f"[dim]beside it {escape(out.name)}.manifest.json: what made it[/dim]", soft_wrap=True)
+
+    document = {
+        "out": str(out),
+        "rows": len(made),
+        "features": features,
+        "rejected": rejected,
+        "bytes": size,
+        "seconds": round(seconds, 3),
+        "manifest": made.manifest,
+    }
+    show(settings, document, render)
+
+
+def as_query(text: str) -> str:
+    """A query as the session knows one: it begins with SELECT, and its last semicolon is gone."""
+    bare = text.strip().rstrip(";").strip()
+    if not bare:
+        raise UsageError("--spine-sql is empty. Write a query, as in \"SELECT * FROM read_parquet('trips.parquet')\".")
+    return f"SELECT * FROM ({bare}\n)"

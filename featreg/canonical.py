@@ -19,7 +19,7 @@ def content_id(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def bytes_id(data: bytes) -> str:
+def bytes_id(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

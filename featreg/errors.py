@@ -11,9 +11,9 @@
     └── RefusedError           4   a gate: a changed file, an instant that is gone
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class FeatregError(Exception):

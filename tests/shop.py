@@ -167,6 +167,7 @@ class Forks:
     """A process that forks: `start` gives the pid of a child that calls `function(*arguments)`, `outcome` how it ended."""
 
     def __init__(self, kernels: str):
+        self.kernels = kernels
         environment = os.environ | {"NUMBA_CACHE_DIR": kernels}
         self.process = subprocess.Popen(
             [sys.executable, "-c", _SERVER.format(root=str(ROOT))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
@@ -181,6 +182,9 @@ class Forks:
 
     def outcome(self) -> int:
         """Wait for the child: its exit code, or minus the signal that ended it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
         return int(self._line())
 
     def run(self, function: str, *arguments: Any) -> int:
@@ -190,7 +194,7 @@ class Forks:
     def kill_after(self, seconds: float, function: str, *arguments: Any, how: int = signal.SIGKILL) -> int:
         pid = self.start(function, *arguments)
         time.sleep(seconds)
-        os.kill(pid, how)  # the server has not waited for it yet, so the number still is the child's
+        os.kill(pid, how)
         return self.outcome()
 
     def close(self) -> None:
@@ -214,7 +218,7 @@ def serve_forks() -> None:
     import featreg.session.online
     import featreg.session.training_set  # noqa: F401
 
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         function, arguments = json.loads(line)
         module, _, name = function.partition(":")
         ready, told = os.pipe()
@@ -240,9 +244,5 @@ def serve_forks() -> None:
         os.read(ready, 1)
         os.close(ready)
         print(pid, flush=True)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        print(_waited(pid), flush=True)
-
-
-def _waited(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        sys.stdin.readline()  # until someone asks for the outcome the pid is the child's, alive or not
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)

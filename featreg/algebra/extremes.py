@@ -25,7 +25,7 @@ from featreg.algebra.schedule import (
 
 @njit(**INTERNAL)
 def fold_extreme(records, at, mode, value):
-    if records[at] == 0 or (value > records[at + 1]) == (mode > 0) and value != records[at + 1]:
+    if records[at] == 0 or ((value > records[at + 1]) == (mode > 0) and value != records[at + 1]):
         records[at] = 1
         records[at + 1] = value
 

@@ -138,7 +138,11 @@ def run_wide_moments(slot, op, n_ops, program, chunk, state):
                     dmoments_merge(records, floats, base, records, floats, base + DMOMENTS_WORDS * ops[i])
                 row, seen = ops[op + 1], records[base]
                 for o in range(first, first + count):
-                    out, final, scale = program.outputs[o, OUTPUT_COLUMN], program.outputs[o, OUTPUT_FINAL], program.outputs[o, OUTPUT_SCALE]
+                    out, final, scale = (
+                        program.outputs[o, OUTPUT_COLUMN],
+                        program.outputs[o, OUTPUT_FINAL],
+                        program.outputs[o, OUTPUT_SCALE],
+                    )
                     state.out_words[out, row], state.out_valid[out, row] = 0, VALUE if seen > 0 else NULL
                     if final == AS_COUNT:
                         state.out_words[out, row], state.out_valid[out, row] = seen, VALUE

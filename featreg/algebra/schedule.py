@@ -21,7 +21,9 @@ SCRATCH = 0  # the record for merging
 
 # The kinds of slot, and what a slot's row in `Program.slots` says.
 COUNT, SUM, INTEGER_SUM, EXTREME, RANKED, MOMENTS, WIDE_MOMENTS, TALLY = range(8)
-SLOT_KIND, SLOT_GROUP, SLOT_WIDTH, SLOT_INPUT, SLOT_MASK, SLOT_MODE, SLOT_LIMIT, SLOT_FIRST_PART, SLOT_PARTS, SLOT_SPAN, SLOT_BYTES = range(11)
+SLOT_KIND, SLOT_GROUP, SLOT_WIDTH, SLOT_INPUT, SLOT_MASK, SLOT_MODE, SLOT_LIMIT, SLOT_FIRST_PART, SLOT_PARTS, SLOT_SPAN, SLOT_BYTES = range(
+    11
+)
 SLOT_FIELDS = 11
 
 # What a group's row in `Program.groups` says.  HOP 0: one tile for all of history.  SPAN -1: some window has no start.
@@ -47,8 +49,8 @@ NO_START = -(1 << 63)
 class Program(NamedTuple):
     """What to compute for one view: tables of int64, built by `compile`.
 
-    groups [n, 8] · shifts [levels]: a level's tile is the hop's tile number shifted right by so much · windows [n, 2] · slots [n, 11] · parts [n, 3] (a ranked slot's order) ·
-    routes [slots, windows of a group, 2]: first and count in outputs [n, 4].
+    groups [n, 8] · shifts [levels]: a level's tile is the hop's tile number shifted right by so much ·
+    windows [n, 2] · slots [n, 11] · parts [n, 3] (a ranked slot's order) · routes [slots, windows of a group, 2]: first and count in outputs [n, 4].
     """
 
     groups: np.ndarray
@@ -82,8 +84,8 @@ class State(NamedTuple):
     """What the sweep holds while it walks: tiles of the keys at hand, their records, pools and results.
 
     levels [n, 4] and tiles: sorted tile numbers with their records · free: records to use again · carried
-    [keys, levels, 3]: where each key's tiles are, how many, and room for how many, when keys are kept · slot_base [slots]: first word of record 0 ·
-    records, heap [words], text [bytes]: partials · out_*: results by column and spine row · scratch, word: for kernels.
+    [keys, levels, 3]: where each key's tiles are, how many, and room for how many, when keys are kept ·
+    slot_base [slots]: first word of record 0 · records, heap [words], text [bytes]: partials · out_*: results by column and spine row · scratch, word: for kernels.
     """
 
     levels: np.ndarray

@@ -6,7 +6,6 @@ The arithmetic is in `exact`; here the schedule is walked.
 import numpy as np
 from numba import njit
 
-from featreg.algebra.flags import INTERNAL
 from featreg.algebra.exact import (
     ISUM_WORDS,
     SUM_WIDE_WORDS,
@@ -22,7 +21,8 @@ from featreg.algebra.exact import (
     sum_init,
     sum_merge,
 )
-from featreg.algebra.pools import one_nan, put_wide, plain_word, short_of
+from featreg.algebra.flags import INTERNAL
+from featreg.algebra.pools import one_nan, plain_word, put_wide, short_of
 from featreg.algebra.schedule import (
     AS_AVG,
     AS_COUNT,

@@ -5,8 +5,8 @@ Read this first.  A partial's `fold`, `merge` and `finalize` are in the module t
 are one sum), and each is one line here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from featreg.vocabulary import BIGINT, BOOLEAN, DOUBLE, DataType, decimal, list_of, map_of
 

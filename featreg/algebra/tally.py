@@ -290,7 +290,9 @@ def run_tally(slot, op, n_ops, program, chunk, state):
                         _give_distinct(state, out, row, at, ops[op + 2])
                     elif at < 0:
                         state.out_words[out, row], state.out_valid[out, row] = 0, NULL
-                    elif not _give_histogram(state, out, row, at, program.slots[slot, SLOT_LIMIT], is_text, program.outputs[o, OUTPUT_DOUBLE]):
+                    elif not _give_histogram(
+                        state, out, row, at, program.slots[slot, SLOT_LIMIT], is_text, program.outputs[o, OUTPUT_DOUBLE]
+                    ):
                         tops[TOP_HEAP] = top
                         return op
                 tops[TOP_HEAP] = top

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from featreg.compile import Compiled, CompiledView
     from featreg.plan.explain import DerivedLine, Measure, SetExplanation, ViewExplanation
-    from featreg.plan.scan_sql import Relation
+    from featreg.plan.relation import Relation
     from featreg.session import Registry
 
 MOST_ROWS_MEASURED = 20_000_000
@@ -108,7 +108,8 @@ def render_set(console: "Console", it: "SetExplanation") -> None:
     """The lookups, what is derived, and the program of every view that is read."""
     request = f", given {', '.join(f'{name} {kind}' for name, kind in it.request)}" if it.request else ""
     console.print(
-        f"[bold]{escape(it.set)}[/bold]  {len(it.columns)} features from {len(it.lookups)} lookups{escape(request)}", soft_wrap=True
+        f"[bold]{escape(it.set)}[/bold]  {len(it.columns)} features from {_counted(len(it.lookups), 'lookup')}{escape(request)}",
+        soft_wrap=True,
     )
     _heading(console, "Lookups", "each is one backfill offline, two reads per key online")
     made = table("view", "spine column -> key", "features")
@@ -134,7 +135,7 @@ def _render_head(console: "Console", it: "ViewExplanation") -> None:
         f"[bold]{escape(it.view)}[/bold]  of {escape(keys)}, from {escape(it.source)}, {it.freshness}  [dim]id {it.id[:12]}[/dim]",
         soft_wrap=True,
     )
-    known = f"event time {it.event_time}, readable {it.available if it.available != it.event_time else 'at once'}"
+    known = f"event time {it.event_time}, readable {it.available}"
     where = f"; rows where {it.where}" if it.where else ""
     console.print(f"[dim]{escape(known + where)}[/dim]", soft_wrap=True)
     if not it.located:
@@ -232,3 +233,7 @@ def _covers(span: tuple[int, int] | None) -> str:
         return "all of history"
     least, most = span
     return duration_words(least) if most == least else f"{duration_words(least)} .. {duration_words(most + 1)}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

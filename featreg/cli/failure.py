@@ -1,6 +1,7 @@
 """Tell what went wrong: on stderr for people, as one JSON document on stdout for programs."""
 
 import json
+import os
 import sys
 import traceback
 from typing import Any
@@ -12,13 +13,21 @@ INTERRUPTED = 130
 
 def tell(error: BaseException, as_json: bool, debug: bool) -> int:
     """Say it, and give the exit code."""
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
-        return _say(
-            _document("Interrupted", "interrupted; nothing is lost, and the same command goes on from there.", INTERRUPTED), as_json
-        )
+    if is_interrupt(error):
+        message = "interrupted; nothing is lost, and the same command goes on from there."
+        return _say(_document("Interrupted", message, INTERRUPTED), as_json)
     if debug:
         traceback.print_exception(error)
     return _say(_describe(error, debug), as_json)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: DuckDB gives it as a RuntimeError, Arrow as its own, and either may be wrapped."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ in ("Abort", "ArrowCancelled") or str(error) == "Query interrupted":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _describe(error: BaseException, debug: bool) -> dict[str, Any]:
@@ -64,8 +73,6 @@ def _say(document: dict[str, Any], as_json: bool) -> int:
 
 
 def _has_colours() -> bool:
-    import os
-
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

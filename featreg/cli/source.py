@@ -126,7 +126,7 @@ def _event_time(times: list[tuple[str, str]]) -> tuple[str, str]:
 
 def _confirmed(engine: "DuckDB", text: str, event_time: str, candidates: list[str]) -> str | None:
     """The first candidate that is never before the event."""
-    from featreg.plan.scan_sql import quote
+    from featreg.plan.relation import quote
 
     for column in candidates:
         if engine.rows(f"SELECT count(*) FROM {text} WHERE {quote(column)} < {quote(event_time)}")[0][0] == 0:

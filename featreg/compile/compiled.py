@@ -1,7 +1,7 @@
 """The typed, checked form of definitions: what plans are made of and programs are built from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping
 
 from featreg.define import Derived, EventSource, FeatureSet, FeatureView
 from featreg.expressions import Typed

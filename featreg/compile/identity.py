@@ -5,7 +5,7 @@ not in it; whatever can change a value is.  A mended bug in an aggregation or in
 expression language raises its number here, and so is a new meaning.
 """
 
-from typing import Mapping
+from collections.abc import Mapping
 
 from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledFeature, Scan

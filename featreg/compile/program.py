@@ -7,14 +7,15 @@ window from one newest-row partial.  Its first slot is the newest event time, wh
 tells whether a window has a row at all.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Iterable
 
 import numpy as np
 
 from featreg.algebra import schedule as s
 from featreg.algebra.table import AGGREGATIONS
 from featreg.compile.compiled import CompiledFeature, CompiledView, Input
+from featreg.expressions import Typed, analyze
 from featreg.instants import EXACT
 from featreg.vocabulary import BIGINT, DataType
 
@@ -73,14 +74,16 @@ class SweepProgram:
     kinds: frozenset[int] = field(default=frozenset())
 
 
-def build_program(view: CompiledView, names: Iterable[str] | None = None, wanted: Iterable[str] | None = None, presence: bool = False) -> SweepProgram:
+def build_program(
+    view: CompiledView, names: Iterable[str] | None = None, wanted: Iterable[str] | None = None, presence: bool = False
+) -> SweepProgram:
     """The program that keeps partials for the aggregates `names` and gives results for those `wanted` (default: all)."""
     stored = [f for f in view.features if f.aggregation and (names is None or f.name in set(names))]
     given = [f for f in stored if wanted is None or f.name in set(wanted)]
     summed = {slot for f in stored if (slot := _slot(view, f)).kind in (s.SUM, s.INTEGER_SUM, s.WIDE_MOMENTS)}
     newest = Slot(s.EXTREME, 0, mode=1)
     slots = {newest: None} | {_shared(_slot(view, f), f, summed): None for f in stored}
-    windows = {newest: {}} | {slot: {} for slot in slots}
+    windows: dict[Slot, dict[tuple[int, int], None]] = {slot: {} for slot in slots}
     for feature in stored:
         windows[_shared(_slot(view, feature), feature, summed)][_window(feature)] = None
     columns = [_column(view, feature, _shared(_slot(view, feature), feature, summed)) for feature in given]
@@ -123,7 +126,9 @@ def _slot(view: CompiledView, f: CompiledFeature) -> Slot:
             return Slot(s.EXTREME, hop, lifted, mode=1 if f.aggregation in ("max", "any") else -1)
         case "tally":
             return Slot(s.TALLY, hop, lifted, mode=1 if aggregation.newest else 0, limit=f.limit, is_text=text)
-    ties = tuple((Input(_column_of(view, name), None), _is_text(view.scan.source.types[name]), False) for name in view.scan.source.tie_break)
+    ties = tuple(
+        (Input(_column_of(view, name), None), _is_text(view.scan.source.types[name]), False) for name in view.scan.source.tie_break
+    )
     moment = ((FROM_EVENT_TIME, False, False), (FROM_VISIBLE, False, False), *ties) if aggregation.ordered else ()
     required = f.aggregation not in ("first", "last") or f.ignore_nulls
     by = ((Input(f.by, f.where), _is_text(f.by.type), True),) if f.by is not None else ()
@@ -133,9 +138,7 @@ def _slot(view: CompiledView, f: CompiledFeature) -> Slot:
     return Slot(s.RANKED, hop, None, mask, 1 if last else -1, f.limit or 1, parts)
 
 
-def _column_of(view: CompiledView, name: str):
-    from featreg.expressions import analyze
-
+def _column_of(view: CompiledView, name: str) -> Typed:
     return analyze('"' + name.replace('"', '""') + '"', view.scan.source.types)
 
 
@@ -149,7 +152,14 @@ def _shared(slot: Slot, feature: CompiledFeature, summed: set[Slot]) -> Slot:
     return slot
 
 
-_FINALS = {"count": s.AS_COUNT, "avg": s.AS_AVG, "var": s.AS_VAR, "stddev": s.AS_STDDEV, "count_distinct": s.AS_DISTINCT, "histogram": s.AS_MAP}
+_FINALS = {
+    "count": s.AS_COUNT,
+    "avg": s.AS_AVG,
+    "var": s.AS_VAR,
+    "stddev": s.AS_STDDEV,
+    "count_distinct": s.AS_DISTINCT,
+    "histogram": s.AS_MAP,
+}
 
 
 def _column(view: CompiledView, f: CompiledFeature, slot: Slot) -> Column:
@@ -176,12 +186,20 @@ def level_shifts(hop: int, longest: int) -> tuple[int, ...]:
     return tuple(shifts)
 
 
-def _lay_out(slots: tuple[Slot, ...], windows: dict[Slot, dict[tuple[int, int], None]], columns: tuple[Column, ...], presence: dict[tuple[int, int], int]) -> SweepProgram:
+def _lay_out(
+    slots: tuple[Slot, ...],
+    windows: dict[Slot, dict[tuple[int, int], None]],
+    columns: tuple[Column, ...],
+    presence: dict[tuple[int, int], int],
+) -> SweepProgram:
     hops = tuple(dict.fromkeys((0, *sorted(slot.hop for slot in slots))))
     ordered = tuple(slot for hop in hops for slot in slots if slot.hop == hop)
     inputs: dict[Input, int] = {}
     parts: list[tuple[int, int, int]] = []
-    slot_rows, group_rows, window_rows, shifts = [], [], [], []
+    slot_rows: list[tuple[int, ...]] = []
+    group_rows: list[tuple[int, ...]] = []
+    window_rows: list[tuple[int, int]] = []
+    shifts: list[tuple[int, ...]] = []
     local: dict[tuple[int, tuple[int, int]], int] = {}
 
     def number(item: Input | None) -> int:
@@ -193,7 +211,18 @@ def _lay_out(slots: tuple[Slot, ...], windows: dict[Slot, dict[tuple[int, int], 
         longest = max((width for width, _ in group_windows), default=0)
         bounded = hop > 0 and all(width >= 0 for width, _ in group_windows)
         levels = level_shifts(hop, longest)
-        group_rows.append((hop, len(levels), longest if bounded else -1, sum(map(len, shifts)), len(window_rows), len(group_windows), len(slot_rows), len(mine)))
+        group_rows.append(
+            (
+                hop,
+                len(levels),
+                longest if bounded else -1,
+                sum(len(levels) for levels in shifts),
+                len(window_rows),
+                len(group_windows),
+                len(slot_rows),
+                len(mine),
+            )
+        )
         shifts.append(levels)
         for window in group_windows:
             local[g, window] = len(window_rows) - group_rows[-1][s.GROUP_FIRST_WINDOW]
@@ -201,16 +230,28 @@ def _lay_out(slots: tuple[Slot, ...], windows: dict[Slot, dict[tuple[int, int], 
         for slot in mine:
             span = -1 if any(width < 0 for width, _ in windows[slot]) else max((w + h for w, h in windows[slot]), default=0)
             slot_rows.append(
-                (slot.kind, g, slot.width, number(slot.input), number(slot.mask), slot.mode, slot.limit, len(parts), len(slot.parts), span, slot.is_text)
+                (
+                    slot.kind,
+                    g,
+                    slot.width,
+                    number(slot.input),
+                    number(slot.mask),
+                    slot.mode,
+                    slot.limit,
+                    len(parts),
+                    len(slot.parts),
+                    span,
+                    slot.is_text,
+                )
             )
             parts += [(part if isinstance(part, int) else number(part), text, required) for part, text, required in slot.parts]
     routes = np.zeros((len(ordered), max((row[s.GROUP_WINDOWS] for row in group_rows), default=0), 2), np.int64)
     output_rows: list[tuple[int, int, int, int]] = []
     for i, slot in enumerate(ordered):
         for window in windows[slot]:
-            mine = [(c, column) for c, column in enumerate(columns) if column.slot == slot and column.window == window]
-            routes[i, local[hops.index(slot.hop), window]] = (len(output_rows), len(mine))
-            output_rows += [(column.final, c, column.scale, _gives_double(column)) for c, column in mine]
+            results = [(c, column) for c, column in enumerate(columns) if column.slot == slot and column.window == window]
+            routes[i, local[hops.index(slot.hop), window]] = (len(output_rows), len(results))
+            output_rows += [(column.final, c, column.scale, _gives_double(column)) for c, column in results]
     tables = s.Program(
         _table(group_rows, s.GROUP_FIELDS),
         np.array([shift for levels in shifts for shift in levels], np.int64),
@@ -221,9 +262,10 @@ def _lay_out(slots: tuple[Slot, ...], windows: dict[Slot, dict[tuple[int, int], 
         _table(output_rows, 4),
     )
     all_windows = [width for slot in slots for width, _ in windows[slot]]
-    longest = None if any(width < 0 for width in all_windows) else max((w + h for slot in slots for w, h in windows[slot]), default=0)
+    unbounded = any(width < 0 for width in all_windows)
+    span_of_all = None if unbounded else max((w + h for slot in slots for w, h in windows[slot]), default=0)
     kinds = frozenset(slot.kind for slot in ordered)
-    return SweepProgram(tables, tuple(inputs), columns, presence, ordered, hops, tuple(shifts), longest, kinds)
+    return SweepProgram(tables, tuple(inputs), columns, presence, ordered, hops, tuple(shifts), span_of_all, kinds)
 
 
 def _gives_double(column: Column) -> int:
@@ -231,5 +273,5 @@ def _gives_double(column: Column) -> int:
     return int(element.name == "DOUBLE")
 
 
-def _table(rows: list[tuple], fields: int) -> np.ndarray:
+def _table(rows: Sequence[tuple[int, ...]], fields: int) -> np.ndarray:
     return np.array(rows, np.int64).reshape(len(rows), fields)

@@ -1,10 +1,10 @@
 """Resolve a feature set: which view answers what, under which name, and what is derived from it."""
 
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
 
+from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledSet, CompiledView, Lookup
 from featreg.compile.identity import derived_id
-from featreg.canonical import content_id
 from featreg.define import Derived, FeatureSet, Selection
 from featreg.errors import Problem, UsageError, did_you_mean
 from featreg.expressions import Typed, analyze, compile_finish
@@ -13,7 +13,9 @@ from featreg.vocabulary import DataType
 Place = Callable[..., tuple[str, int] | None]
 
 
-def compile_set(feature_set: FeatureSet, views: Mapping[str, CompiledView], place: Place, report: Callable[[Problem], None]) -> CompiledSet | None:
+def compile_set(
+    feature_set: FeatureSet, views: Mapping[str, CompiledView], place: Place, report: Callable[[Problem], None]
+) -> CompiledSet | None:
     """Compile one set; problems go to `report`, and then there is no set."""
     problems: list[Problem] = []
 
@@ -40,8 +42,8 @@ def compile_set(feature_set: FeatureSet, views: Mapping[str, CompiledView], plac
     for view, columns, feature, name in chosen:
         grouped.setdefault((view, columns), []).append((feature, name))
     lookups = tuple(Lookup(view, columns, tuple(features)) for (view, columns), features in grouped.items())
-    columns = (*types.items(), *((name, typed.type) for name, typed, _ in derived))
-    return CompiledSet(feature_set.name, feature_set, lookups, request, derived, columns, tuple(ids.items()))
+    typed_columns = (*types.items(), *((name, typed.type) for name, typed, _ in derived))
+    return CompiledSet(feature_set.name, feature_set, lookups, request, derived, typed_columns, tuple(ids.items()))
 
 
 def _chosen(selection: Selection, view: CompiledView, fail: Callable[..., None]) -> list[tuple[str, tuple[str, ...], str, str]]:

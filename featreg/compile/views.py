@@ -1,13 +1,13 @@
 """Type a feature view: every expression checked, every feature with its result type and definition id."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Callable
 
 from featreg.algebra.table import AGGREGATIONS
+from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledFeature, CompiledView, Scan
 from featreg.compile.identity import aggregate_id, derived_id
-from featreg.canonical import content_id
 from featreg.define import Aggregate, FeatureView, Output
 from featreg.errors import Problem, UsageError
 from featreg.expressions import Typed, analyze, compile_finish
@@ -62,7 +62,9 @@ def _with_source(message: str, source: str) -> str:
     return message.replace("is not a column", f"is not in source '{source}'") if "is not a column" in message else message
 
 
-def _aggregate(view: FeatureView, scan: Scan, output: Output, typed: Callable[..., Typed | None], fail: Callable[..., None]) -> CompiledFeature | None:
+def _aggregate(
+    view: FeatureView, scan: Scan, output: Output, typed: Callable[..., Typed | None], fail: Callable[..., None]
+) -> CompiledFeature | None:
     spec, window = output.spec, output.window
     assert isinstance(spec, Aggregate) and window is not None
     column = typed(spec.column, output.base)
@@ -115,7 +117,9 @@ def _derive_all(
                 errors[name] = str(error)
                 continue
             uses = tuple(sorted(expression.columns))
-            feature = CompiledFeature(name, name, expression.type, derived_id(expression, ids), spec.description, spec.tags, derived=expression, uses=uses)
+            feature = CompiledFeature(
+                name, name, expression.type, derived_id(expression, ids), spec.description, spec.tags, derived=expression, uses=uses
+            )
             derived[name], known[name], ids[name] = feature, expression.type, feature.id
             order.append(name)
             del waiting[name]

@@ -5,14 +5,23 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from featreg.errors import DataError, UsageError
-from featreg.plan.scan_sql import Relation, quote
+from featreg.plan.relation import Relation, quote
 
-_READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv", ".json": "read_json", ".jsonl": "read_json", ".ndjson": "read_json"}
+_READERS = {
+    ".parquet": "read_parquet",
+    ".pq": "read_parquet",
+    ".csv": "read_csv",
+    ".tsv": "read_csv",
+    ".json": "read_json",
+    ".jsonl": "read_json",
+    ".ndjson": "read_json",
+}
 
 
 class DuckDB:
@@ -20,7 +29,12 @@ class DuckDB:
 
     def __init__(self, settings: Mapping[str, object], temporary: Path):
         self.threads = int(str(settings.get("threads", os.cpu_count() or 1)))
-        config = {"threads": self.threads, "temp_directory": str(temporary), "autoinstall_known_extensions": False, "autoload_known_extensions": True}
+        config: dict[str, Any] = {
+            "threads": self.threads,
+            "temp_directory": str(temporary),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": True,
+        }
         if "memory_limit" in settings:
             config["memory_limit"] = settings["memory_limit"]
         try:
@@ -54,7 +68,7 @@ class DuckDB:
 
         Raises: DataError when no file is there, or one cannot be read.
         """
-        settings = {"path": location} if isinstance(location, str) else dict(location) if isinstance(location, Mapping) else {}
+        settings: dict[str, Any] = {"path": location} if isinstance(location, str) else dict(location) if isinstance(location, Mapping) else {}
         path = settings.get("path")
         if not isinstance(path, (str, list)):
             raise UsageError(f"[sources] {source}: give a path or glob, or a table with path, format and options.")
@@ -63,12 +77,16 @@ class DuckDB:
             raise DataError(f"source '{source}': no file at {path}.\n  Put the data there, or say where it is in conf under [sources].")
         suffix = Path(files[0]).suffix.lower()
         suffix = Path(files[0]).with_suffix("").suffix.lower() if suffix in (".gz", ".zst") else suffix
-        reader = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}.get(str(settings.get("format", "")).lower()) or _READERS.get(suffix)
+        reader = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}.get(
+            str(settings.get("format", "")).lower()
+        ) or _READERS.get(suffix)
         if reader is None:
             raise UsageError(f"[sources] {source}: what is in {files[0]}? Say format = \"parquet\", \"csv\" or \"json\".")
         for file in files:
             if os.path.getsize(file) == 0:
-                raise DataError(f"source '{source}': {file} is empty (0 bytes): not even a header, so it was cut off. Write it again, or take it away.")
+                raise DataError(
+                    f"source '{source}': {file} is empty (0 bytes): not even a header, so it was cut off. Write it again, or take it away."
+                )
         options = "".join(f", {name} = {_literal(value)}" for name, value in dict(settings.get("options", {})).items())
         if reader == "read_csv" and "all_varchar" not in options:
             options += ", all_varchar = true"
@@ -96,7 +114,12 @@ class DuckDB:
             for name in columns:
                 named.setdefault(name.lower(), name)
         types = {
-            name: _agreed({Path(file).name: next((kind for n, kind in columns.items() if n.lower() == lower), None) for file, columns in found.items()})
+            name: _agreed(
+                {
+                    Path(file).name: next((kind for n, kind in columns.items() if n.lower() == lower), None)
+                    for file, columns in found.items()
+                }
+            )
             for lower, name in named.items()
         }
         return Relation(text.removesuffix(")") + ", union_by_name = true)", tuple(types.items()))
@@ -153,8 +176,8 @@ def _agreed(types: Mapping[str, str | None]) -> str:
             return max((kind for kind in different if kind), key=widths.index)
     if len(different) == 1:
         return str(different.pop())
-    first = {kind: file for file, kind in reversed(types.items())}
-    return " and ".join(f"{kind or 'no such column'} in {file}" for kind, file in reversed(first.items()))
+    first = {kind: file for file, kind in reversed(list(types.items()))}
+    return " and ".join(f"{kind or 'no such column'} in {file}" for kind, file in reversed(list(first.items())))
 
 
 def _literal(value: object) -> str:

@@ -18,7 +18,8 @@ from featreg.expressions import meaning
 from featreg.instants import DAY, EXACT, HOUR, MINUTE, SECOND, Cadence, format_duration, window_start
 from featreg.plan.offline import plan_backfill
 from featreg.plan.online import plan_run
-from featreg.plan.scan_sql import Relation, duckdb_type, quote, scan_text
+from featreg.plan.relation import Relation, quote
+from featreg.plan.scan_sql import duckdb_type, scan_text
 
 SPINE = "featreg_spine"
 WARN_ROWS = 10_000  # of one key in an exact window
@@ -254,7 +255,7 @@ def available_text(source: EventSource) -> str:
     if source.arrives:
         return "when it arrives"
     if source.available_column is not None:
-        return source.available_column
+        return f"from {source.available_column}"
     return f"{format_duration(source.delay_micros)} after {source.event_time}" if source.delay_micros else "at once"
 
 
@@ -309,12 +310,14 @@ def _clause_lines(tokens: list[str]) -> Iterator[str]:
 
 
 def _wrapped(line: str, width: int) -> str:
-    """Break a long line behind commas outside quotes, before it is longer than `width` where there is a comma to do so."""
+    """Break a long line behind the commas of its own list, before it is longer than `width` where that can be."""
     indent = " " * (len(line) - len(line.lstrip()) + 4)
-    parts = [""]
+    parts, depth, shallowest = [""], 0, 0
     for token in _TOKEN.findall(line):
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        shallowest = min(shallowest, depth)  # a line may close what an earlier one opened
         parts[-1] += token
-        if token == ",":
+        if token == "," and depth == shallowest:
             parts.append("")
     lines = [parts[0]]
     for part in parts[1:]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from featreg.compile.compiled import CompiledView
 from featreg.compile.program import SweepProgram
-from featreg.plan.scan_sql import EVENT_ROW, Relation, ScanText, scan_text
+from featreg.plan.relation import Relation
+from featreg.plan.scan_sql import EVENT_ROW, ScanText, scan_text
 from featreg.vocabulary import DataType
 
 ROWS_A_BUCKET = 16_000_000  # one sort of so many narrow rows takes about a gigabyte; another bucket, another scan

@@ -7,7 +7,8 @@ from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledView
 from featreg.compile.program import SweepProgram
 from featreg.errors import RefusedError
-from featreg.plan.scan_sql import EVENT_ROW, Relation, ScanText, scan_text
+from featreg.plan.relation import Relation
+from featreg.plan.scan_sql import EVENT_ROW, ScanText, scan_text
 
 STATE_FORM = 1
 
@@ -47,13 +48,16 @@ def check_files(view: CompiledView, before: Mapping[str, list], now: Mapping[str
             )
         if found[2] != known[2]:
             raise RefusedError(
-                f"{view.name}: {path} has changed since it was read ({known[0]} bytes then, {found[0]} now), so its rows cannot be told apart.\n"
+                f"{view.name}: {path} has changed since it was read ({known[0]} bytes then, {found[0]} now), "
+                f"so its rows cannot be told apart.\n"
                 f"  Add rows in new files, or fill the view anew: featreg materialize {view.name} --rebuild"
             )
     return sorted(before), sorted(set(now) - set(before))
 
 
-def plan_run(view: CompiledView, program: SweepProgram, known: Relation | None, new: Relation | None, watermark: int | None, to: int, s: int) -> tuple[str, ScanText]:
+def plan_run(
+    view: CompiledView, program: SweepProgram, known: Relation | None, new: Relation | None, watermark: int | None, to: int, s: int
+) -> tuple[str, ScanText]:
     """The SQL of a run's rows, sorted by key: of known files those from the watermark on, of new files all.
 
     Rows that no window at or after `s` sees are left out.  `late` is 1 for a row from before the watermark.

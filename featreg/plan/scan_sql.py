@@ -5,14 +5,15 @@ come out as key parts, visible and event instant in microseconds, a verdict (0 g
 1 rejected, 2 digits below the microsecond), and the lifted inputs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Mapping
 
 from featreg.compile.compiled import CompiledView, Input
 from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.errors import DataError, did_you_mean
 from featreg.expressions import clean_double, duckdb_overflow, duckdb_text
+from featreg.plan.relation import Relation, quote
 from featreg.vocabulary import DataType
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -25,28 +26,12 @@ LATEST = (1 << 62) - 1  # instants beyond are taken for infinity, so that no win
 
 
 @dataclass(frozen=True)
-class Relation:
-    """Rows of a source as an engine finds them: the text after FROM, and the columns that are there with their DuckDB types.
-
-    loose: the file carries no types (CSV, JSON), so every text is tried as the declared type.
-    """
-
-    text: str
-    columns: tuple[tuple[str, str], ...]
-    loose: bool = False
-
-
-@dataclass(frozen=True)
 class SourceColumn:
     """One declared column read from a relation: its value, and the check that it fits (None: it always does)."""
 
     text: str
     misfit: str | None = None
     too_fine: str | None = None
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def duckdb_type(data_type: DataType) -> str:
@@ -63,12 +48,16 @@ def read_columns(source: EventSource, relation: Relation) -> dict[str, SourceCol
     columns: dict[str, SourceColumn] = {}
     for name, declared in source.columns:
         if name.lower() not in there:
-            problems.append(f"column '{name}' is declared and not in the data. {did_you_mean(name, [n for n, _ in relation.columns], 'The data has')}")
+            problems.append(
+                f"column '{name}' is declared and not in the data. {did_you_mean(name, [n for n, _ in relation.columns], 'The data has')}"
+            )
             continue
         found_name, found = there[name.lower()]
         column = _read(quote(found_name), found, declared, relation.loose)
         if column is None:
-            problems.append(f"column '{name}' is declared {declared} and the data has {found}. Declare its type, or cast it where the data is written.")
+            problems.append(
+                f"column '{name}' is declared {declared} and the data has {found}. Declare its type, or cast it where the data is written."
+            )
         else:
             columns[name] = column
     if problems:
@@ -82,9 +71,13 @@ def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColum
         return _tried(text, str(declared), wide)
     match declared.name:
         case "BIGINT":
-            return SourceColumn(f"{text}::BIGINT") if found in _FITS_BIGINT else _tried(text, "BIGINT", wide) if found in _INTEGERS else None
+            return (
+                SourceColumn(f"{text}::BIGINT") if found in _FITS_BIGINT else _tried(text, "BIGINT", wide) if found in _INTEGERS else None
+            )
         case "INTEGER":
-            return SourceColumn(f"{text}::BIGINT") if found in _FITS_INTEGER else _tried(text, "INTEGER", wide) if found in _INTEGERS else None
+            return (
+                SourceColumn(f"{text}::BIGINT") if found in _FITS_INTEGER else _tried(text, "INTEGER", wide) if found in _INTEGERS else None
+            )
         case "DOUBLE" | "FLOAT":
             if found in ("DOUBLE", "FLOAT") and not (declared.name == "FLOAT" and found == "DOUBLE"):
                 return SourceColumn(clean_double(f"{text}::DOUBLE"))
@@ -99,11 +92,21 @@ def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColum
         case "BOOLEAN":
             return SourceColumn(text) if found == "BOOLEAN" else None
         case "VARCHAR":
-            return SourceColumn(text) if found == "VARCHAR" else SourceColumn(f"{text}::VARCHAR") if found.startswith("ENUM") or loose else None
+            return (
+                SourceColumn(text)
+                if found == "VARCHAR"
+                else SourceColumn(f"{text}::VARCHAR")
+                if found.startswith("ENUM") or loose
+                else None
+            )
         case "DATE":
             if found == "DATE":
                 return SourceColumn(text)
-            return None if found not in _TIMESTAMPS else SourceColumn(f"{text}::DATE", f"{text} IS NOT NULL AND {text}::DATE::TIMESTAMP <> {text}::TIMESTAMP")
+            return (
+                None
+                if found not in _TIMESTAMPS
+                else SourceColumn(f"{text}::DATE", f"{text} IS NOT NULL AND {text}::DATE::TIMESTAMP <> {text}::TIMESTAMP")
+            )
         case "TIMESTAMP":
             if found == "TIMESTAMP_NS":
                 return SourceColumn(f"{text}::TIMESTAMP", None, f"epoch_ns({text}) % 1000 <> 0")
@@ -128,7 +131,12 @@ class ScanText:
 
 
 def scan_text(
-    view: CompiledView, program: SweepProgram, relation: Relation, earliest: int | None = None, before: int | None = None, since: int | None = None
+    view: CompiledView,
+    program: SweepProgram,
+    relation: Relation,
+    earliest: int | None = None,
+    before: int | None = None,
+    since: int | None = None,
 ) -> ScanText:
     """Spell the scan of the rows that `program` needs.
 
@@ -138,7 +146,7 @@ def scan_text(
     source = view.scan.source
     read = read_columns(source, relation)
     place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
-    event, available = place[source.event_time], source.available_column
+    event = place[source.event_time]
     checks = [f"{event} IS NULL", f"NOT isfinite({event})", f"abs(epoch_us({event}::TIMESTAMP)) > {LATEST}"]
     checks += [f"m{place[name]}" for name, column in read.items() if column.misfit is not None]
     filter_text = duckdb_text(view.scan.where, place.__getitem__) if view.scan.where is not None else None
@@ -149,7 +157,12 @@ def scan_text(
     checks += overflows
     fine = [f"f{place[name]}" for name, column in read.items() if column.too_fine is not None]
     rejected = " OR ".join(f"coalesce({check}, FALSE)" for check in checks)
-    verdict = f"CASE WHEN {' OR '.join(f'coalesce({name}, FALSE)' for name in fine)} THEN {TOO_FINE} WHEN {rejected} THEN {REJECTED} ELSE {GOOD} END" if fine else f"({rejected})"
+    too_fine = " OR ".join(f"coalesce({name}, FALSE)" for name in fine)
+    verdict = (
+        f"CASE WHEN {too_fine} THEN {TOO_FINE} WHEN {rejected} THEN {REJECTED} ELSE {GOOD} END"
+        if fine
+        else f"({rejected})"
+    )
     visible = _visible(source, place, event)
     columns = [f"{read[name].text} AS {place[name]}" for name in place]
     columns += [f"({column.misfit}) AS m{place[name]}" for name, column in read.items() if column.misfit is not None]
@@ -173,9 +186,17 @@ def scan_text(
     if not event_is_visible:
         lifted.append(f"{_micros(event, source.types[source.event_time])} AS e")
     lifted += ["bad::UTINYINT AS bad", *(f"{text} AS i{n}" for n, text in enumerate(inputs))]
-    sql = f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad OR ({kept})" if not fine else f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad <> 0 OR ({kept})"
+    sql = (
+        f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad OR ({kept})"
+        if not fine
+        else f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad <> 0 OR ({kept})"
+    )
     shown = ", ".join(f"{quote(name)} := {place[name]}::VARCHAR" for name in place)
-    examples = f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad LIMIT 3" if not fine else f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad <> 0 LIMIT 3"
+    examples = (
+        f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad LIMIT 3"
+        if not fine
+        else f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad <> 0 LIMIT 3"
+    )
     return ScanText(sql, keys, tuple(f"i{n}" for n in range(len(inputs))), event_is_visible, examples)
 
 

@@ -47,7 +47,10 @@ class ControlLog:
             row = connection.execute(
                 "SELECT generation, kind, at, by, body FROM records WHERE kind = ? ORDER BY generation DESC LIMIT 1", (kind,)
             ).fetchone()
-        return None if row is None else Record(*row[:4], json.loads(row[4]))
+        if row is None:
+            return None
+        generation, kind, at, by, body = row
+        return Record(generation, kind, at, by, json.loads(body))
 
     def generation(self) -> int:
         if not self.path.exists():
@@ -67,7 +70,10 @@ class ControlLog:
             last = connection.execute("SELECT generation, kind, by FROM records ORDER BY generation DESC LIMIT 1").fetchone()
             if (last[0] if last else 0) != expected:
                 connection.execute("ROLLBACK")
-                raise RefusedError(f"{last[2]} was first: '{last[1]}' is generation {last[0]}, and this was begun at {expected}. Look again, then repeat it.")
+                raise RefusedError(
+                    f"{last[2]} was first: '{last[1]}' is generation {last[0]}, and this was begun at {expected}.\n"
+                    f"  Look again, then repeat it."
+                )
             connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", (expected + 1, kind, at, by, json.dumps(body, sort_keys=True)))
             connection.execute("COMMIT")
         return Record(expected + 1, kind, at, by, body)
@@ -79,10 +85,14 @@ class ControlLog:
             connection.execute("PRAGMA synchronous=FULL")
             form = connection.execute("PRAGMA user_version").fetchone()[0]
             if form > FORMAT:
-                raise StoreError(f"{self.path} was written by a newer featreg (form {form}; this one reads up to {FORMAT}). Install that one.")
+                raise StoreError(
+                    f"{self.path} was written by a newer featreg (form {form}; this one reads up to {FORMAT}). Install that one."
+                )
             if create and form == 0:
                 connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("CREATE TABLE IF NOT EXISTS records (generation INTEGER PRIMARY KEY, kind TEXT, at INTEGER, by TEXT, body TEXT)")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS records (generation INTEGER PRIMARY KEY, kind TEXT, at INTEGER, by TEXT, body TEXT)"
+                )
                 connection.execute(f"PRAGMA user_version={FORMAT}")
             yield connection
         except sqlite3.DatabaseError as error:

@@ -24,7 +24,8 @@ from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import DataError, RefusedError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState, check_files, plan_run, space_of
-from featreg.plan.scan_sql import TOO_FINE, Relation
+from featreg.plan.relation import Relation
+from featreg.plan.scan_sql import TOO_FINE
 from featreg.session.keys import key_prefix, meta_key
 from featreg.session.profile import Profile
 from featreg.session.sources import SourceFinder
@@ -32,7 +33,7 @@ from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store, StoreConflict
 from featreg.stores.lmdb import open_store
 from featreg.sweep.kept import KeptSweeper, head_bytes, joined, rows_together, state_of, take_rows
-from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, first_border, key_borders, make_chunk
+from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, first_border, key_borders
 
 KEYS_A_WRITE = 2048
 _SLOW = 0.06  # seconds of a write from which the next one is made smaller

@@ -24,7 +24,8 @@ from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store
 from featreg.stores.lmdb import open_store
 from featreg.sweep.finish import Column, Derivation
-from featreg.sweep.kept import KeptSweeper, joined, state_of
+from featreg.sweep.kept import KeptSweeper, state_of
+from featreg.sweep.sweeper import Results
 from featreg.sweep.words import to_arrow
 from featreg.vocabulary import DataType
 
@@ -35,7 +36,7 @@ STATUSES = ("missing", "error", "stale", "empty", "ok")  # of several, the first
 MISSING, ERROR, STALE, EMPTY, OK = STATUSES
 _LOOK_AGAIN = 0.05  # seconds between looks at what is applied
 _NO_KEY = b"\2"
-_PLAIN = ("BIGINT", "DOUBLE", "BOOLEAN")
+Answer = tuple[list[Any], list[str]]  # values and status, by row
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class OnlineReader:
         reader = self.set_reader(name)
         as_of = time.time_ns() // 1000 if at is None else at
         if isinstance(keys, Mapping):
-            return reader.read([keys], as_of)[0]
+            return reader.read_one(keys, as_of)
         rows = list(keys)
         return reader.read(rows, as_of) if rows else []
 
@@ -100,28 +101,55 @@ class _SetReader:
         if self.set.derived:
             types = {name: kind.widened for name, kind in (*self.set.columns, *self.set.request)}
             self.derivation = Derivation(in_order(self.set), types)
+        listed = tuple(name for lookup in self.lookups for _, name in lookup.lookup.features)
+        derives = self.derivation is not None or any(lookup.derivation is not None for lookup in self.lookups)
+        self.is_plain = listed == self.names and not derives and not self.set.request
+
+    def read_one(self, row: Mapping[str, Any], as_of: int) -> Vector:
+        """As `read`, for one row: the same sweep with less around it."""
+        if not self.is_plain:
+            return self.read([row], as_of)[0]
+        names: list[bytes] = []
+        for lookup in self.lookups:
+            names += lookup.names((row,))
+        found = self.store.get(names)
+        vector = Vector({}, {}, {}, {})
+        at = 0
+        for lookup in self.lookups:
+            lookup.read_one(found[at], found[at + 1], found[at + 2], as_of, vector)
+            at += 3
+        return vector
 
     def read(self, rows: Sequence[Mapping[str, Any]], as_of: int) -> list[Vector]:
         names: list[bytes] = []
         for lookup in self.lookups:
             names += lookup.names(rows)
         found = self.store.get(names)
-        vectors = [Vector({}, {}, {}, {}) for _ in rows]
+        answers: dict[str, Answer] = {}
         columns: dict[str, Column] = {}
-        at = 0
+        cutoff: dict[str, int | None] = {}
+        watermark: dict[str, int | None] = {}
+        at, count = 0, 1 + 2 * len(rows)
         for lookup in self.lookups:
-            count = 1 + 2 * len(rows)
-            columns |= lookup.read(found[at : at + count], vectors, as_of, self.derivation is not None)
+            answer = lookup.read(found[at : at + count], len(rows), as_of, columns if self.derivation is not None else None)
+            answers |= answer
+            view = lookup.view.name
+            cutoff[view], watermark[view] = lookup.cutoff, lookup.watermark
             at += count
         if self.derivation is not None:
-            self._derive(rows, vectors, columns)
+            self._derive(rows, answers, columns)
         elif self.set.request:
             self._request(rows)
-        if len(self.lookups) > 1 or self.derivation is not None:
-            for vector in vectors:
-                vector.values = {name: vector.values[name] for name in self.names}
-                vector.status = {name: vector.status[name] for name in self.names}
-        return vectors
+        names_of = self.names
+        if len(rows) == 1:
+            values = {name: answers[name][0][0] for name in names_of}
+            return [Vector(values, {name: answers[name][1][0] for name in names_of}, cutoff, watermark)]
+        values_by_row = zip(*[answers[name][0] for name in names_of])
+        status_by_row = zip(*[answers[name][1] for name in names_of])
+        return [
+            Vector(dict(zip(names_of, values)), dict(zip(names_of, status)), dict(cutoff), dict(watermark))
+            for values, status in zip(values_by_row, status_by_row)
+        ]
 
     def _request(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
         columns = {}
@@ -136,19 +164,11 @@ class _SetReader:
             columns[name] = as_column(request_column(pa.table({name: array}), name, kind, "the request"), kind)
         return columns
 
-    def _derive(self, rows: Sequence[Mapping[str, Any]], vectors: list[Vector], columns: dict[str, Column]) -> None:
+    def _derive(self, rows: Sequence[Mapping[str, Any]], answers: dict[str, "Answer"], columns: dict[str, Column]) -> None:
         assert self.derivation is not None
         derived = self.derivation.run(columns | self._request(rows), len(rows))
         for name, typed in self.derivation.outputs:
-            column = derived[name]
-            values = _values(column.words, column.valid, column.type, column.items, column.text)
-            for i, vector in enumerate(vectors):
-                inputs = [vector.status[used] for used in typed.columns if used in vector.status]
-                worst = min(inputs, key=STATUSES.index, default=OK)
-                if column.valid[i] == OVERFLOW and worst != MISSING:
-                    worst = ERROR
-                vector.status[name] = worst
-                vector.values[name] = None if worst == MISSING else values[i]
+            answers[name] = _derived_answer(derived[name], [answers[used][1] for used in typed.columns if used in answers], len(rows))
 
 
 class _LookupReader:
@@ -174,12 +194,15 @@ class _LookupReader:
         }
         derived = [(name, features[name].derived) for name in wanted if features[name].derived is not None]
         self.derivation = Derivation(derived, {name: features[name].type.widened for name in wanted}) if derived else None  # type: ignore[arg-type]
-        self.plain = not derived and all(column.type.name in _PLAIN for column in self.program.columns)
+        self.cutoff: int | None = None
+        self.watermark: int | None = None
         self.order = [
             (i, column.name, column.type.name, self.presence[column.name], self.called.get(column.name, []))
             for i, column in enumerate(self.program.columns)
             if column.name
         ]
+        places = {name: (i, kind, presence) for i, name, kind, presence, _ in self.order}
+        self.order_one = [(name, *places[feature]) for feature, name in lookup.features if feature in places]
         self._state_bytes: bytes | None = None
         self._state = ViewState()
 
@@ -206,74 +229,95 @@ class _LookupReader:
             parts.append(convert(row[column]))
         return parts
 
-    def read(self, found: list[bytes | None], vectors: list[Vector], as_of: int, columns_too: bool) -> dict[str, Column]:
-        """Fill in this lookup's part of the vectors; its columns too when features are derived from them."""
-        state, view, rows = self._view_state(found[0]), self.view, len(vectors)
-        cutoff, stale = self._cutoff(state, as_of)
-        for vector in vectors:
-            vector.cutoff[view.name], vector.watermark[view.name] = cutoff, state.watermark
-        states, heads = found[1::2], found[2::2]
+    def read_one(self, stored: bytes | None, state: bytes | None, head: bytes | None, as_of: int, vector: Vector) -> None:
+        """Write one row's answers into the vector."""
+        view_state = self._view_state(stored)
+        cutoff, stale = self._cutoff(view_state, as_of)
+        vector.cutoff[self.view.name], vector.watermark[self.view.name] = cutoff, view_state.watermark
+        values, status = vector.values, vector.status
         if cutoff is None:
-            cutoff, stale = 0, False
-            states, heads, missing = [None] * rows, [None] * rows, True
-        else:
-            missing = False
-            for blob in states:
-                if blob is not None and state_of(blob)[0] > cutoff:
-                    raise self._too_early(state_of(blob)[0], as_of)
-        if rows == 1 and self.plain and not columns_too:
-            self._read_one(states[0], heads[0], cutoff, stale, missing, vectors[0])
-            return {}
-        return self._read_many(states, heads, cutoff, stale, missing, vectors)
-
-    def _sweep(self, states: list[bytes | None], heads: list[bytes | None], cutoff: int):
-        words, starts = joined(states)
-        head_words, head_starts = joined(heads)
-        return self.sweeper.read(words, starts, head_words, head_starts, np.full(len(states), cutoff, np.int64))
-
-    def _read_one(self, state: bytes | None, head: bytes | None, cutoff: int, stale: bool, missing: bool, vector: Vector) -> None:
-        results = self._sweep([state], [head], cutoff)
+            for name, *_ in self.order_one:
+                values[name], status[name] = None, MISSING
+            return
+        if state is not None and state_of(state)[0] > cutoff:
+            raise self._too_early(state_of(state)[0], as_of)
+        results = self.sweeper.read_key(state, head, cutoff)
         words, valid = results.words[:, 0].tolist(), results.valid[:, 0].tolist()
         doubles = results.words.view(np.float64)[:, 0].tolist()
-        values, status = vector.values, vector.status
-        for i, _, kind, presence, names in self.order:
-            there = valid[i]
-            value = None if there != 1 or missing else doubles[i] if kind == "DOUBLE" else words[i] if kind == "BIGINT" else words[i] != 0
-            said = MISSING if missing else ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
-            for name in names:
-                values[name], status[name] = value, said
+        for name, place, kind, presence in self.order_one:
+            there = valid[place]
+            if there != 1:
+                values[name] = None
+            elif kind == "DOUBLE":
+                values[name] = doubles[place]
+            elif kind == "BIGINT":
+                values[name] = words[place]
+            else:
+                column = self.program.columns[place]
+                sweeper = self.sweeper
+                values[name] = _values(results.words[place], results.valid[place], column.type, sweeper.out_heap, sweeper.out_text)[0]
+            status[name] = ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
 
-    def _read_many(self, states, heads, cutoff: int, stale: bool, missing: bool, vectors: list[Vector]) -> dict[str, Column]:
-        rows = len(vectors)
-        results = self._sweep(states, heads, cutoff)
-        sweeper = self.sweeper
-        columns = {
-            column.name: Column(results.words[i].copy(), results.valid[i].copy(), column.type, sweeper.out_heap, sweeper.out_text)
+    def read(self, found: list[bytes | None], rows: int, as_of: int, columns: dict[str, Column] | None) -> dict[str, Answer]:
+        """Answers by name in the set, for each row; `columns`, when given, gets what features are derived from."""
+        state = self._view_state(found[0])
+        cutoff, stale = self._cutoff(state, as_of)
+        self.cutoff, self.watermark = cutoff, state.watermark
+        states, heads = found[1::2], found[2::2]
+        missing = cutoff is None
+        if cutoff is None:
+            cutoff, states, heads = 0, [None] * rows, [None] * rows
+        for blob in states:
+            if blob is not None and state_of(blob)[0] > cutoff:
+                raise self._too_early(state_of(blob)[0], as_of)
+        results = self.sweeper.read_keys(states, heads, cutoff)
+        if missing:
+            results.valid[:] = 0
+        answers = self._answers(results, rows, MISSING if missing else STALE if stale else None)
+        if columns is not None or self.derivation is not None:
+            self._derive(results, rows, answers, columns)
+        return {name: answers[feature] for feature, names in self.called.items() for name in names}
+
+    def _answers(self, results: Results, rows: int, said: str | None) -> dict[str, Answer]:
+        """Values and status of the aggregates; `said`: a status that comes before empty and ok."""
+        every_word, every_valid = results.words.tolist(), results.valid.tolist()
+        doubles = results.words.view(np.float64).tolist()
+        by_presence: dict[int, list[str]] = {}
+        answers: dict[str, Answer] = {}
+        for i, name, kind, presence, _ in self.order:
+            valid = every_valid[i]
+            if kind == "BIGINT":
+                values = every_word[i]
+            elif kind == "DOUBLE":
+                values = doubles[i]
+            elif kind == "BOOLEAN":
+                values = [word != 0 for word in every_word[i]]
+            else:
+                column = self.program.columns[i]
+                values = _values(results.words[i], results.valid[i], column.type, self.sweeper.out_heap, self.sweeper.out_text)
+            status = by_presence.get(presence)
+            if status is None:
+                status = [said] * rows if said is not None else [OK if here else EMPTY for here in every_valid[presence]]
+                by_presence[presence] = status
+            if 0 in valid or OVERFLOW in valid:
+                values = [value if there == 1 else None for value, there in zip(values, valid)]
+                if OVERFLOW in valid and said != MISSING:
+                    status = [ERROR if there == OVERFLOW else one for one, there in zip(status, valid)]
+            answers[name] = (values, status)
+        return answers
+
+    def _derive(self, results: Results, rows: int, answers: dict[str, Answer], columns: dict[str, Column] | None) -> None:
+        found = {
+            column.name: Column(results.words[i].copy(), results.valid[i].copy(), column.type, self.sweeper.out_heap, self.sweeper.out_text)
             for i, column in enumerate(self.program.columns)
             if column.name
         }
-        said: dict[str, list[str]] = {}
-        for i, name, _, presence, _ in self.order:
-            here, error = results.valid[presence].tolist(), results.valid[i].tolist()
-            said[name] = [
-                MISSING if missing else ERROR if error[r] == OVERFLOW else STALE if stale else OK if here[r] else EMPTY for r in range(rows)
-            ]
         if self.derivation is not None:
-            columns |= self.derivation.run(columns, rows)
+            found |= self.derivation.run(found, rows)
             for name, typed in self.derivation.outputs:
-                worst = [min((said[used][r] for used in typed.columns), key=STATUSES.index, default=OK) for r in range(rows)]
-                bad = columns[name].valid.tolist()
-                said[name] = [ERROR if bad[r] == OVERFLOW and worst[r] != MISSING else worst[r] for r in range(rows)]
-        for feature, names in self.called.items():
-            column = columns[feature]
-            values = [None] * rows if missing else _values(column.words, column.valid, column.type, column.items, column.text)
-            for vector, value, status in zip(vectors, values, said[feature]):
-                for name in names:
-                    vector.values[name], vector.status[name] = value, status
-        if missing:
-            for column in columns.values():
-                column.valid[:] = 0
-        return {name: columns[feature] for feature, names in self.called.items() for name in names}
+                answers[name] = _derived_answer(found[name], [answers[used][1] for used in typed.columns], rows)
+        if columns is not None:
+            columns |= {name: found[feature] for feature, names in self.called.items() for name in names}
 
     def _view_state(self, stored: bytes | None) -> ViewState:
         if stored != self._state_bytes:
@@ -301,6 +345,15 @@ class _LookupReader:
             f"view '{self.view.name}' can no longer answer as of {format_instant(as_of)}; the earliest is {format_instant(earliest)}.\n"
             f"  Ask training_set(…) for the past, or raise [online] replay to keep more of it."
         )
+
+
+def _derived_answer(column: Column, inputs: list[list[str]], rows: int) -> Answer:
+    """A derived feature has its worst input's status, and `error` when it is out of range itself."""
+    worst = [min((status[row] for status in inputs), key=STATUSES.index, default=OK) for row in range(rows)]
+    there = column.valid.tolist()
+    status = [ERROR if there[row] == OVERFLOW and worst[row] != MISSING else worst[row] for row in range(rows)]
+    values = _values(column.words, column.valid, column.type, column.items, column.text)
+    return [None if worst[row] == MISSING else values[row] for row in range(rows)], status
 
 
 def _key_converter(column: str, kind: DataType) -> Callable[[Any], Any]:

@@ -72,8 +72,8 @@ def compare(registry: "Registry", name: str, compiled: CompiledSet, sample: int,
     spine = _spine(rows, compiled, registry, as_of)
     offline = registry.training_set(name, spine, time=_AT, known_at=watermark).to_arrow()
     by_feature: dict[str, int] = {}
-    examples = []
-    for feature, kind in compiled.columns:
+    examples: list[tuple[str, Any, Any, Any]] = []
+    for feature, _ in compiled.columns:
         expected = offline[feature].to_pylist()
         for row, vector, wanted in zip(rows, vectors, expected):  # type: ignore[arg-type]
             found = vector.values[feature]

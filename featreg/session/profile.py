@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from featreg.errors import UsageError, did_you_mean
 from featreg.instants import parse_duration
@@ -73,8 +74,8 @@ def read_profile(root: Path, name: str) -> Profile:
         online_path=root / str(online.get("path", f"{STATE_FOLDER}/online")),
         registry_path=root / str(registry.get("path", f"{STATE_FOLDER}/registry")),
         duckdb=_table(settings, "duckdb", path.name),
-        replay=parse_duration(online.get("replay", "10m")),
-        stale_after=parse_duration(online.get("stale_after", "10m")),
+        replay=parse_duration(str(online.get("replay", "10m"))),
+        stale_after=parse_duration(str(online.get("stale_after", "10m"))),
         require_clean=bool(settings.get("require_clean", False)),
     )
 
@@ -92,7 +93,7 @@ def _refuse_unknown(settings: Mapping[str, object], known: set[str], where: str)
             raise UsageError(f"conf/{where}: unknown setting '{key}'.\n  {did_you_mean(key, sorted(known), 'Settings are')}")
 
 
-def _substituted(value: object, file: str):
+def _substituted(value: Any, file: str) -> Any:
     """`${NAME}` becomes the environment's value."""
     match value:
         case str():

@@ -1,6 +1,6 @@
 """Open a repository and call its verbs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,6 +18,7 @@ from featreg.session.profile import Profile, read_profile
 
 if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
+    from featreg.plan.relation import Relation
     from featreg.session.online import OnlineReader, Vector
     from featreg.session.materialize import Receipt
     from featreg.session.parity import Parity
@@ -58,7 +59,7 @@ class Registry:
         self._reader: OnlineReader | None = None
         self._applied: Applied | None = None
         if revision is not None:
-            self._at_revision  # resolve at once, so that a wrong name is an error here
+            _ = self._at_revision  # resolve at once, so that a wrong name is an error here
 
     def __enter__(self) -> "Registry":
         return self
@@ -172,7 +173,7 @@ class Registry:
         known = None if known_at is None else parse_instant(known_at)
         views = used.compiled.views
 
-        def relation_of(source: str):
+        def relation_of(source: str) -> "tuple[Relation, int]":
             return finder.find(used.compiled.sources[source])
 
         table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
@@ -197,7 +198,7 @@ class Registry:
         chosen = [_find(applied.compiled.views, name, "feature view") for name in names]
         return materialize(self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress)
 
-    def online(self, name: str, keys: Mapping[str, Any] | list[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None) -> "Vector | list[Vector]":
+    def online(self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None) -> "Vector | list[Vector]":
         """What serving answers for one key (a vector) or for many (a list, same order).
 
         keys: entity keys and request columns by name.  at: another instant than now.
@@ -231,5 +232,5 @@ class Registry:
 
 def _find(known: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in known:
-        raise UsageError(f"there is no {what} '{name}'.\n  {did_you_mean(name, known, f'There are')}")
+        raise UsageError(f"there is no {what} '{name}'.\n  {did_you_mean(name, known, 'There are')}")
     return known[name]

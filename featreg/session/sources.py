@@ -7,7 +7,7 @@ from typing import Any
 from featreg.define import EventSource
 from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import UsageError, did_you_mean
-from featreg.plan.scan_sql import Relation
+from featreg.plan.relation import Relation
 from featreg.session.profile import Profile
 from featreg.session.tables import read_table
 

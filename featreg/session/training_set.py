@@ -16,7 +16,7 @@ from featreg.engines.duckdb import DuckDB
 from featreg.errors import OverflowDataError, RejectedRowsError, UsageError
 from featreg.instants import Cadence, format_instant
 from featreg.plan.offline import plan_backfill
-from featreg.plan.scan_sql import Relation
+from featreg.plan.relation import Relation
 from featreg.session.order import in_order
 from featreg.session.tables import instants_of, key_column, request_column
 from featreg.sweep.backfill import backfill
@@ -185,7 +185,7 @@ def _look_up(engine, lookup: Lookup, view: CompiledView, source: tuple[Relation,
         column.name: Column(filled.results.words[i], filled.results.valid[i], column.type, filled.items, filled.text)
         for i, column in enumerate(program.columns)
     }
-    derived = [(name, features[name].derived) for name in needed if features[name].derived is not None]
+    derived = [(name, typed) for name in needed if (typed := features[name].derived) is not None]
     if derived:
         columns |= derive_columns(derived, columns, rows)
     receipt = ViewReceipt(view.name, filled.tally.events, filled.tally.rejected, examples, time.perf_counter() - began)

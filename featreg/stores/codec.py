@@ -24,7 +24,8 @@ def _boolean(value: bool) -> bytes:
 
 def part_encoder(kind: DataType) -> Callable[..., bytes]:
     """How one part of a key becomes bytes; dates come as days, instants as microseconds."""
-    return {"VARCHAR": _text, "BOOLEAN": _boolean}.get(kind.name, _integer)
+    encoders: dict[str, Callable[..., bytes]] = {"VARCHAR": _text, "BOOLEAN": _boolean}
+    return encoders.get(kind.name, _integer)
 
 
 def key_encoder(kinds: Sequence[DataType]) -> Callable[[Sequence], bytes]:
@@ -40,7 +41,8 @@ def key_decoder(kinds: Sequence[DataType]) -> Callable[[bytes], tuple]:
     """The parts of an encoded key, as Python values."""
 
     def decode(data: bytes) -> tuple:
-        parts, at = [], 0
+        parts: list[object] = []
+        at = 0
         for kind in kinds:
             match kind.name:
                 case "VARCHAR":

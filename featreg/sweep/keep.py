@@ -41,7 +41,7 @@ from featreg.algebra.schedule import (
     TOP_TEXT,
 )
 from featreg.algebra.tally import ENTRY, HEADER
-from featreg.sweep.tiles import STATE_CAPACITY, STATE_FREE, STATE_KEY, STATE_NEXT
+from featreg.sweep.tiles import FEW, STATE_CAPACITY, STATE_FREE, STATE_KEY, STATE_NEXT
 
 FORM = 1
 TEXT_COPIES = 8
@@ -93,15 +93,16 @@ def load_keys(program, state, words, starts, more):
     tops[TOP_HEAP] = tops[TOP_TEXT] = 0
     for g in range(n_groups):
         state.group_state[g, STATE_NEXT], state.group_state[g, STATE_FREE], state.group_state[g, STATE_KEY] = 1, 0, -1
-    place = np.int64(0)
+    place, coming = np.int64(0), np.int64(0)
     texts = words.view(np.uint8)
     for k in range(starts.shape[0] - 1):
+        coming += more[k] + FEW + 2
         at = starts[k]
         known = starts[k + 1] > at
         number_at = at + AT_COUNTS + n_levels
         for level in range(n_levels):
             count = words[at + AT_COUNTS + level] if known else np.int64(0)
-            room = count + more[k]
+            room = count + more[k] + FEW + 2  # beginning the coarser tiles makes one of each of a few fine ones
             if place + room > state.tile_number.shape[0]:
                 return SHORT_TILES
             state.carried[k, level, 0], state.carried[k, level, 1], state.carried[k, level, 2] = place, count, room
@@ -137,7 +138,7 @@ def load_keys(program, state, words, starts, more):
                 for i in range(state.carried[k, level, 1]):
                     state.tile_record[state.carried[k, level, 0] + i] = first + total
                     total += 1
-            if first + total + (more[k] + 1) * n_group_levels > state.group_state[g, STATE_CAPACITY]:
+            if first + total + coming * n_group_levels > state.group_state[g, STATE_CAPACITY]:
                 return SHORT_RECORDS
             state.group_state[g, STATE_NEXT] = first + total
             for slot in range(program.groups[g, GROUP_FIRST_SLOT], program.groups[g, GROUP_FIRST_SLOT] + program.groups[g, GROUP_SLOTS]):

@@ -1,12 +1,14 @@
 """Sweep keys whose state is kept: load it, bring rows, and put it down again or read it."""
 
 from collections.abc import Sequence
+from struct import Struct
 
 import numpy as np
 
 from featreg.algebra import schedule as s
 from featreg.compile.program import SweepProgram
-from featreg.sweep.execute import SHORT, answer
+from featreg.sweep.execute import SHORT
+from featreg.sweep.frame import answer_framed, frame_of
 from featreg.sweep.head import HEAD_VALUES, lay_out_rows, pack_heads
 from featreg.sweep.keep import AT_RUN, AT_S, READY, SHORT_HEAP, SHORT_RECORDS, SHORT_TEXT, SHORT_TILES, TEXT_COPIES, dump_keys, load_keys
 from featreg.sweep.stream import shifts
@@ -14,16 +16,20 @@ from featreg.sweep.sweeper import Results, Sweeper
 from featreg.sweep.tiles import STATE_CAPACITY, STATE_FREE_BASE
 
 _NONE = np.zeros(0, np.int64)
+_S_AND_RUN = Struct("=qq")
+assert AT_RUN == AT_S + 1
 
 
 def state_of(blob: bytes) -> tuple[int, int]:
     """(S, run) of a stored state."""
-    words = np.frombuffer(blob, np.int64, AT_RUN + 1)
-    return int(words[AT_S]), int(words[AT_RUN])
+    return _S_AND_RUN.unpack_from(blob, 8 * AT_S)  # type: ignore[return-value]
 
 
 def joined(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
     """Stored values one behind another, as words, and where each begins and ends."""
+    if len(blobs) == 1:
+        blob = blobs[0] or b""
+        return np.frombuffer(bytearray(blob), np.int64), np.array((0, len(blob) >> 3))
     starts = np.zeros(len(blobs) + 1, np.int64)
     np.cumsum([len(blob) >> 3 if blob else 0 for blob in blobs], out=starts[1:])
     return np.frombuffer(bytearray(b"".join(blob for blob in blobs if blob)), np.int64), starts
@@ -39,6 +45,10 @@ class KeptSweeper(Sweeper):
         self.heap, self.text = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.uint8)
         self.out_heap, self.out_text = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.uint8)
         self.chunk_rows, self.chunk_text = 64, 1 << 10
+        self.cutoffs = np.empty(1, np.int64)
+        self.one = np.zeros((4, 2), np.int64)
+        self.one_starts, self.one_head_starts, self.one_more, self.one_cutoff = self.one[0], self.one[1], self.one[2, :1], self.one[3, :1]
+        self.frame, self.framed = np.zeros((0, 4), np.int64), None
         self._allocate()
 
     def _allocate(self) -> None:
@@ -78,23 +88,51 @@ class KeptSweeper(Sweeper):
 
     # Reading ---------------------------------------------------------------------------------
 
-    def read(self, words: np.ndarray, starts: np.ndarray, heads: np.ndarray, head_starts: np.ndarray, cutoffs: np.ndarray) -> Results:
+    def read_key(self, state: bytes | None, head: bytes | None, cutoff: int) -> Results:
+        """Read one key: as `read_keys`, with arrays that are used again."""
+        one = self.one
+        one[0, 1] = len(state) >> 3 if state else 0
+        one[1, 1] = rows = len(head) >> 3 if head else 0
+        one[2, 0], one[3, 0] = rows >> 1, cutoff
+        words = np.frombuffer(bytearray(state), np.int64) if state else _NONE
+        heads = np.frombuffer(bytearray(head), np.int64) if head else _NONE
+        return self.read(words, self.one_starts, heads, self.one_head_starts, self.one_cutoff, self.one_more)
+
+    def read_keys(self, states: Sequence[bytes | None], heads: Sequence[bytes | None], cutoff: int) -> Results:
+        """Read keys from their stored values, all at one cutoff."""
+        words, starts = joined(states)
+        head_words, head_starts = joined(heads)
+        if len(self.cutoffs) != len(states):
+            self.cutoffs = np.empty(len(states), np.int64)
+        self.cutoffs[:] = cutoff
+        return self.read(words, starts, head_words, head_starts, self.cutoffs)
+
+    def read(
+        self, words: np.ndarray, starts: np.ndarray, heads: np.ndarray, head_starts: np.ndarray, cutoffs: np.ndarray, more: np.ndarray | None = None
+    ) -> Results:
         """Results [columns, m] for m keys at their cutoffs; they are overwritten by the next read."""
         m = len(cutoffs)
         if self.results.words.shape != (len(self.program.columns), m):
             self.results = Results(len(self.program.columns), m)
             self.kept_state = self.state()
         self._keys(m)
-        more = (head_starts[1:] - head_starts[:-1]) >> 1
+        if more is None:
+            more = (head_starts[1:] - head_starts[:-1]) >> 1
         self.tops[s.TOP_OUT_HEAP] = self.tops[s.TOP_OUT_TEXT] = 0
-        status = answer(self.tables, self.chunk, self.kept_state, words, starts, heads, head_starts, more, cutoffs)
+        status = answer_framed(self._frame(), words, starts, heads, head_starts, more, cutoffs)
         while status >= SHORT:
             self._enlarge(status - SHORT)
-            status = answer(self.tables, self.chunk, self.kept_state, words, starts, heads, head_starts, more, cutoffs)
+            status = answer_framed(self._frame(), words, starts, heads, head_starts, more, cutoffs)
         if status:
             self.finish(self.chunk, status)
             self.kept_state = self.state()
         return self.results
+
+    def _frame(self) -> np.ndarray:
+        """The frame of what the kernels work on, made anew when an array was replaced."""
+        if self.framed is not self.kept_state:
+            self.frame, self.framed = frame_of(self.tables, self.chunk, self.kept_state), self.kept_state
+        return self.frame
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -162,7 +200,8 @@ def head_bytes(chunk: s.Chunk, rows: np.ndarray, keys: int) -> tuple[memoryview,
     ends = np.zeros(keys, np.int64)
     size = 2 * len(rows) * (1 + len(chunk.shift)) + HEAD_VALUES * keys + (int(chunk.shift.any()) and len(chunk.text) * len(chunk.shift)) + 2 * keys + 16
     out = np.empty(size, np.int64)
-    assert pack_heads(chunk.key_index, rows, keys, chunk, out, ends)
+    packed = pack_heads(chunk.key_index, rows, keys, chunk, out, ends)
+    assert packed
     return memoryview(out[: ends[-1]] if keys else out[:0]).cast("B"), ends
 
 

@@ -10,7 +10,7 @@ from featreg.algebra import schedule as s
 from featreg.algebra.exact import SCRATCH_WORDS
 from featreg.compile.program import SweepProgram
 from featreg.sweep.execute import CURSOR_FIELDS, CURSOR_ROWS, DONE, NEEDS_RARE, NEEDS_ROOM, advance, advance_rare
-from featreg.sweep.tiles import LEVEL_BASE, LEVEL_CAPACITY, LEVEL_COUNT, LEVEL_HEAD, STATE_CAPACITY, STATE_COARSE, STATE_FREE, STATE_FREE_BASE, STATE_KEY, STATE_NEXT
+from featreg.sweep.tiles import FEW, LEVEL_BASE, LEVEL_CAPACITY, LEVEL_COUNT, LEVEL_HEAD, STATE_CAPACITY, STATE_COARSE, STATE_FREE, STATE_FREE_BASE, STATE_KEY, STATE_NEXT
 
 LEVEL_FIELDS, STATE_FIELDS = 4, 6
 OPS_WORDS = 1 << 18
@@ -123,7 +123,7 @@ class Sweeper:
         """
         tables = self.tables
         live = self.levels[:, LEVEL_HEAD] + self.levels[:, LEVEL_COUNT]
-        needed = live + rows
+        needed = live + rows + FEW + 2  # beginning the coarser tiles makes one of each of a few fine ones
         if (needed > self.levels[:, LEVEL_CAPACITY]).any():
             capacity = np.maximum(2 * self.levels[:, LEVEL_CAPACITY], needed + rows)
             base = np.concatenate(([0], np.cumsum(capacity)[:-1]))
@@ -136,7 +136,7 @@ class Sweeper:
             self.tile_number, self.tile_record = number, record
             self.levels[:, LEVEL_BASE], self.levels[:, LEVEL_HEAD], self.levels[:, LEVEL_CAPACITY] = base, 0, capacity
         levels_of = tables.groups[:, s.GROUP_LEVELS]
-        wanted = self.group_state[:, STATE_NEXT] + rows * levels_of + 1
+        wanted = self.group_state[:, STATE_NEXT] + (rows + FEW + 2) * levels_of + 1
         if (wanted > self.group_state[:, STATE_CAPACITY]).any():
             self._enlarge_records(np.maximum(2 * self.group_state[:, STATE_CAPACITY], wanted + rows))
 

@@ -1,0 +1,114 @@
+"""Time the online store: materialize 10 M events, again with 1 % new rows, then read one key and a hundred.
+
+    python -m tests.benchmarks.online --events 10_000_000
+
+20 features of two views: (count, sum, avg, max, last) over 1h and 7d; keys drawn as events are.  With --varchar
+the last value is text and a count_distinct is added.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.benchmarks import data
+
+FEATURES = """
+        "count": agg.count().over("1h", "7d"), "sum": agg.sum("value").over("1h", "7d"), "avg": agg.avg("value").over("1h", "7d"),
+        "max": agg.max("value").over("1h", "7d"), "last": agg.last("{last}").over("1h", "7d"),{more}
+"""
+
+
+def repository(root: Path, varchar: bool) -> None:
+    """Two views of the same events, and a set of both."""
+    more = ' "kinds": agg.count_distinct("category").over("7d"),' if varchar else ""
+    features = FEATURES.format(last="category" if varchar else "value", more=more)
+    (root / "features").mkdir()
+    (root / "conf").mkdir()
+    (root / "events").mkdir()
+    (root / "features" / "bench.py").write_text(f"""
+from featreg import Entity, EventSource, FeatureSet, FeatureView, agg
+user = Entity(name="user", key={{"user_id": "BIGINT"}})
+events = EventSource(
+    name="events",
+    columns={{"user_id": "BIGINT", "event_at": "TIMESTAMP", "value": "DOUBLE", "category": "{"VARCHAR" if varchar else "BIGINT"}"}},
+    event_time="event_at",
+)
+a = FeatureView(name="a", entity=user, source=events, features={{{features}}})
+b = FeatureView(name="b", entity=user, source=events, where="value IS NOT NULL", features={{{features}}})
+bench = FeatureSet(name="bench", features=[a.all(), b.all().prefix("b_")])
+""")
+    memory = os.environ.get("BENCH_MEMORY", "2GB")
+    (root / "conf" / "local.toml").write_text(f'[sources]\nevents = "events/*.parquet"\n[duckdb]\nmemory_limit = "{memory}"\n')
+
+
+def run(events: int, varchar: bool) -> None:
+    import featreg
+
+    path = data.events(events, varchar=varchar)
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        repository(root, varchar)
+        table = pq.read_table(path)
+        first = len(table) * 99 // 100
+        pq.write_table(table.slice(0, first), root / "events" / "1.parquet", row_group_size=122_880)
+        ends = [int(table["event_at"][row].cast(pa.int64()).as_py()) + 1 for row in (first - 1, len(table) - 1)]
+        with featreg.open(root) as registry:
+            registry.apply()
+            _warm(root, varchar)
+            began = time.perf_counter()
+            receipts = registry.materialize(to=ends[0])
+            full = time.perf_counter() - began
+            rows, written = sum(one.rows for one in receipts), sum(one.bytes for one in receipts)
+            print(f"materialize, first     {full:7.2f} s  {rows / full / 1e6:5.2f} M events/s  {written / 1e6:,.0f} MB  {receipts[0].keys:,} keys a view")
+            pq.write_table(table.slice(first), root / "events" / "2.parquet", row_group_size=122_880)
+            began = time.perf_counter()
+            receipts = registry.materialize(to=ends[1])
+            more = time.perf_counter() - began
+            print(f"materialize, 1 % more  {more:7.2f} s  {more / full:6.1%} of the first  {receipts[0].keys:,} keys a view")
+            users = table["user_id"].to_numpy()
+            drawn = np.random.default_rng(1).choice(users, 20_000)
+            _time("one key", lambda i: registry.online("bench", {"user_id": int(drawn[i])}, at=ends[1]), 10_000)
+            keys = [{"user_id": int(user)} for user in drawn]
+            _time("100 keys", lambda i: registry.online("bench", keys[100 * (i % 150) : 100 * (i % 150) + 100], at=ends[1]), 500)
+
+
+def _warm(root: Path, varchar: bool) -> None:
+    """Compile before the clock starts, in a repository of its own."""
+    import featreg
+
+    with tempfile.TemporaryDirectory() as scratch:
+        repository(Path(scratch), varchar)
+        pq.write_table(pq.read_table(root / "events" / "1.parquet").slice(0, 1000), Path(scratch) / "events" / "1.parquet")
+        with featreg.open(scratch) as warm:
+            warm.apply()
+            warm.materialize()
+
+
+def _time(name: str, call, times: int) -> None:
+    for i in range(50):
+        call(i)
+    taken = []
+    for i in range(times):
+        began = time.perf_counter_ns()
+        call(i)
+        taken.append(time.perf_counter_ns() - began)
+    low, half, most = np.percentile(taken, [5, 50, 99]) / 1000
+    print(f"online, {name:<12} p50 {half:8.1f} us  p99 {most:8.1f} us  (p5 {low:.1f} us)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--varchar", action="store_true")
+    asked = parser.parse_args()
+    run(asked.events, asked.varchar)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,408 @@
+"""The online store is filled step by step: whatever happened on the way, it answers what the training set answers."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import featreg
+from featreg.errors import RefusedError, UsageError
+from featreg.instants import parse_instant
+from featreg.plan.online import space_of
+from featreg.session.keys import key_prefix, meta_key
+from featreg.session.materialize import read_state
+from featreg.stores.lmdb import open_store
+from tests.shop import WHOLE_SHOP, Forks, Shop, at, difference, kernel_folder, order
+
+KILLS = 20
+CUSTOMERS = [{"customer": f"customer{number}"} for number in range(24)] + [{"customer": "nobody"}, {"customer": None}]
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    server = Forks(kernel_folder(tmp_path_factory.getbasetemp() / "kernels"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path).applied()
+
+
+def a_few(first: float, last: float, count: int, seed: int) -> list[dict[str, Any]]:
+    """Orders visible in [first, last) minutes: doubles of all sizes, NULLs, ties, some bought long before they were loaded."""
+    dice = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        loaded = dice.randrange(int(first * 60), int(last * 60)) / 60
+        bought = loaded - dice.choice((0, 0, 0, 3, 90))
+        amount = dice.choice((None, 0.1, 0.2, 1e16, -1e16, 1.5, float("nan"), 3.25))
+        rows.append(order(bought, f"customer{dice.randrange(24)}", None, dice.choice("abcde"), loaded) | {"amount": amount, "cents": dice.randrange(100)})
+    return rows
+
+
+def around(minutes: float) -> list[Any]:
+    """Instants to read at: a watermark, before it as far as replay allows, behind it."""
+    return [at(minutes), at(minutes - 9), at(minutes) + timedelta(microseconds=1), at(minutes + 200)]
+
+
+# Incremental
+
+
+def test_a_second_run_reads_what_is_new_and_a_third_nothing(shop: Shop) -> None:
+    """rows counts what was folded or kept: 3, then 2, then none; each order is in it once."""
+    shop.put("one", [order(0), order(1, "bob"), order(2)])
+    with shop.open() as registry:
+        assert [receipt.rows for receipt in registry.materialize(to=at(10))] == [3]
+        shop.put("two", [order(11), order(12, "eve")])
+        (second,) = registry.materialize(to=at(20))
+        assert (second.rows, second.keys, second.late_rows, second.watermark) == (2, 2, 0, parse_instant(at(20)))
+        (third,) = registry.materialize(to=at(20))
+        assert (third.rows, third.bytes) == (0, 0) and "never rewinds" in third.note
+        assert registry.online("model", {"customer": "ann"}, at=at(20)).values["n_1d"] == 3
+        assert difference(registry, [{"customer": name} for name in ("ann", "bob", "eve", "nobody")], around(20), at(20)) is None
+
+
+def test_a_run_that_finds_no_rows_still_moves_the_watermark(shop: Shop) -> None:
+    shop.put("one", [order(0)])
+    with shop.open() as registry:
+        registry.materialize(to=at(10))
+        (receipt,) = registry.materialize(to=at(60))
+        assert (receipt.rows, receipt.watermark) == (0, parse_instant(at(60)))
+        assert registry.online("model", {"customer": "ann"}, at=at(60)).values["n_1d"] == 1
+
+
+def test_rows_of_a_known_file_wait_until_they_are_visible(shop: Shop) -> None:
+    """A file may hold the future: its rows come with the run that passes their visible instant, once."""
+    shop.put("one", [order(0), order(5, loaded=15), order(30)])
+    with shop.open() as registry:
+        assert [registry.materialize(to=at(to))[0].rows for to in (10, 20, 40, 50)] == [1, 1, 1, 0]
+        assert registry.online("model", {"customer": "ann"}, at=at(50)).values["n_1d"] == 3
+
+
+def test_a_store_never_rewinds(shop: Shop) -> None:
+    shop.put("one", [order(0), order(15)])
+    with shop.open() as registry:
+        registry.materialize(to=at(20))
+        before = shop.stored()
+        (receipt,) = registry.materialize(to=at(5))
+        assert receipt.watermark == parse_instant(at(20)) and receipt.rows == 0
+        assert shop.stored() == before
+
+
+def test_late_rows_are_folded_and_counted(shop: Shop) -> None:
+    """A new file brings rows from before the watermark; they are in the value now, as in a training set of all files."""
+    shop.put("one", [order(0), order(100)])
+    with shop.open() as registry:
+        registry.materialize(to=at(120))
+        shop.put("late", [order(50), order(60, "bob"), order(121)])
+        (receipt,) = registry.materialize(to=at(130))
+        assert (receipt.rows, receipt.late_rows) == (3, 2)
+        assert difference(registry, [{"customer": "ann"}, {"customer": "bob"}], around(130), at(130)) is None
+        assert registry.online("model", {"customer": "ann"}, at=at(130)).values["n_1d"] == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_steps_and_one_step_are_one_store(tmp_path: Path, seed: int) -> None:
+    """Ten files in any order, runs in between anywhere, late rows among them: the same answers as one run over all, to the bit."""
+    dice = random.Random(seed)
+    stepped, whole = Shop(tmp_path / "stepped").applied(), Shop(tmp_path / "whole").applied()
+    files = [a_few(60 * number, 60 * number + 60, 40, 100 * seed + number) for number in range(10)]
+    for number, rows in enumerate(files):
+        whole.put(f"f{number}", rows)
+    with stepped.open() as one, whole.open() as other:
+        for number in dice.sample(range(10), 10):
+            stepped.put(f"f{number}", files[number])
+            if dice.random() < 0.6:
+                one.materialize(to=at(dice.randrange(650)))
+        one.materialize(to=at(660))
+        other.materialize(to=at(660))
+        for moment in around(660):
+            left, right = (registry.online("model", CUSTOMERS, at=moment) for registry in (one, other))
+            assert [repr(vector.values) for vector in left] == [repr(vector.values) for vector in right]
+        assert difference(one, CUSTOMERS, around(660), at(660)) is None
+
+
+def test_a_known_file_that_changed_or_is_gone_is_refused_and_rebuild_fills_anew(shop: Shop) -> None:
+    path = shop.put("one", [order(0), order(1, "bob")])
+    with shop.open() as registry:
+        registry.materialize(to=at(10))
+        before = shop.stored()
+        shop.put("one", [order(0)])
+        with pytest.raises(RefusedError, match=r"one\.parquet has changed since it was read.*\n.*--rebuild") as raised:
+            registry.materialize(to=at(20))
+        assert raised.value.exit_code == 4
+        path.rename(path.with_name("two.parquet"))
+        with pytest.raises(RefusedError, match=r"one\.parquet was read by an earlier run and is gone"):
+            registry.materialize(to=at(20))
+        assert shop.stored() == before
+        registry.materialize(to=at(20), rebuild=True)
+        assert registry.online("model", {"customer": "bob"}, at=at(20)).status["n_1d"] == "empty"
+        assert difference(registry, [{"customer": "ann"}, {"customer": "bob"}], around(20), at(20)) is None
+
+
+def test_a_rebuild_that_cannot_read_its_source_leaves_the_store_as_it_is(shop: Shop) -> None:
+    path = shop.put("one", [order(0)])
+    with shop.open() as registry:
+        registry.materialize(to=at(10))
+        before = shop.stored()
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(featreg.DataError, match="cannot be read"):
+            registry.materialize(to=at(20), rebuild=True)
+        path.unlink()
+        with pytest.raises(featreg.DataError, match=r"no file at data/\*\.parquet"):
+            registry.materialize(to=at(20), rebuild=True)
+        assert shop.stored() == before
+
+
+def test_views_may_be_chosen_and_unknown_ones_are_an_error(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, WHOLE_SHOP).applied()
+    shop.put("one", [order(0)])
+    with shop.open() as registry:
+        assert [receipt.view for receipt in registry.materialize(to=at(10), views=["daily"])] == ["daily"]
+        assert registry.online("model", {"customer": "ann"}, at=at(10)).status["n_1d"] == "missing"
+        with pytest.raises(UsageError, match="Did you mean 'daily'"):
+            registry.materialize(to=at(10), views=["dayly"])
+
+
+# Killed
+
+
+def grow_and_materialize(root: str, first: int, rounds: int, keys_a_write: int) -> None:
+    """What the killed process does: hour by hour one more file, then a run."""
+    import featreg.session.materialize as steps
+
+    steps.KEYS_A_WRITE = keys_a_write
+    shop = Shop(Path(root), WHOLE_SHOP)
+    with shop.open() as registry:
+        for hour in range(first, first + rounds):
+            shop.put(f"hour{hour:05}", a_few(60 * hour, 60 * hour + 60, 60, hour))
+            registry.materialize(to=at(60 * hour + 60))
+
+
+def hours(shop: Shop) -> int:
+    """How many hours of orders there are."""
+    return 1 + max(int(path.stem[4:]) for path in (shop.root / "data").glob("hour*.parquet"))
+
+
+def check_after(shop: Shop) -> None:
+    """The next run, then online = training set, to the bit, before and behind the watermark."""
+    with shop.open() as registry:
+        to = 60 * hours(shop) + 1
+        registry.materialize(to=at(to))
+        found = difference(registry, CUSTOMERS, around(to), at(to))
+        assert found is None, found
+
+
+@pytest.fixture
+def growing(tmp_path: Path, forks: Forks) -> Shop:
+    """A shop with two hours in it, and kernels compiled."""
+    shop = Shop(tmp_path, WHOLE_SHOP).applied()
+    assert forks.run(f"{__name__}:grow_and_materialize", str(shop.root), 0, 2, 8) == 0
+    check_after(shop)
+    return shop
+
+
+def test_a_process_killed_at_any_microsecond_leaves_a_store_that_the_next_run_makes_whole(growing: Shop, forks: Forks) -> None:
+    """SIGKILL while files grow and runs of many small writes follow each other."""
+    dice = random.Random(int(os.environ.get("FEATREG_KILL_SEED", "0")))
+    kills = int(os.environ.get("FEATREG_KILLS", str(KILLS)))
+    unfinished = 0
+    for number in range(kills):
+        outcome = forks.kill_after(dice.uniform(0.05, 0.9), f"{__name__}:grow_and_materialize", str(growing.root), hours(growing), 40, 2)
+        assert outcome == -signal.SIGKILL
+        unfinished += any_begun(growing)
+        if number % 4 == 3:
+            check_after(growing)
+    check_after(growing)
+    assert unfinished > 0, "no kill met a run"
+
+
+def any_begun(shop: Shop) -> bool:
+    with shop.open() as registry, open_store(registry.profile.online_path) as store:
+        return any(read_state(store, space_of(view)).begun for view in registry.applied().compiled.views.values())
+
+
+def die_at_write(root: str, hour: int, number: int, inside: bool) -> None:
+    """Kill oneself in the n-th write of a run: with its rows put and not committed, or right behind the commit."""
+    import featreg.stores.lmdb as lmdb_store
+
+    seen, put, run = [0], lmdb_store._put_sorted, lmdb_store.LmdbStore._run
+
+    def put_and_die(transaction: Any, rows: Any) -> None:
+        put(transaction, rows)
+        if inside and seen[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run_and_die(store: Any, change: Callable[..., None]) -> None:
+        run(store, change)
+        if not inside and seen[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen[0] += 1
+
+    lmdb_store._put_sorted, lmdb_store.LmdbStore._run = put_and_die, run_and_die
+    grow_and_materialize(root, hour, 1, 4)
+
+
+def test_a_kill_in_every_write_of_a_run_inside_the_transaction_or_right_behind_it(growing: Shop, forks: Forks) -> None:
+    """Write 0 says that a run begins, the next ones bring its keys, the last ones say that it ended."""
+    for number in range(5):
+        for inside in (True, False):
+            outcome = forks.run(f"{__name__}:die_at_write", str(growing.root), hours(growing), number, inside)
+            assert outcome == -signal.SIGKILL
+            check_after(growing)
+
+
+def test_an_interrupted_run_is_finished_and_then_the_one_that_was_asked_for_is_made(growing: Shop, forks: Forks) -> None:
+    hour = hours(growing)
+    assert forks.run(f"{__name__}:die_at_write", str(growing.root), hour, 2, False) == -signal.SIGKILL
+    assert any_begun(growing)
+    with growing.open() as registry:
+        first, _ = registry.materialize(to=at(60 * hour + 200))
+        assert first.watermark == parse_instant(at(60 * hour + 200))
+        assert "had been interrupted" in first.note
+    check_after(growing)
+
+
+def rebuild_and_die(root: str, number: int) -> None:
+    import featreg.stores.lmdb as lmdb_store
+
+    run, seen = lmdb_store.LmdbStore._run, [0]
+
+    def run_and_die(store: Any, change: Callable[..., None]) -> None:
+        run(store, change)
+        if seen[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen[0] += 1
+
+    import featreg.session.materialize as steps
+
+    lmdb_store.LmdbStore._run, steps.KEYS_A_WRITE = run_and_die, 8
+    with featreg.open(root) as registry:
+        registry.materialize(to=at(100), rebuild=True)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_rebuild_that_was_killed_leaves_nothing_of_the_old_rows(shop: Shop, forks: Forks, number: int) -> None:
+    """Half of the keys still have the old run's state, under the number that the new run has too."""
+    shop.put("one", [order(minute, f"customer{minute}") for minute in range(24)])
+    with shop.open() as registry:
+        registry.materialize(to=at(60))
+    shop.put("one", [order(minute, f"customer{minute}", 2.0) for minute in range(24)])
+    assert forks.run(f"{__name__}:rebuild_and_die", str(shop.root), number) == -signal.SIGKILL
+    with shop.open() as registry:
+        assert registry.online("model", {"customer": "customer0"}, at=at(60)).status["n_1d"] == "missing"
+        registry.materialize(to=at(60))
+        assert difference(registry, CUSTOMERS, around(60), at(60)) is None
+
+
+# Two at a time
+
+
+def materialize_often(root: str, seed: int) -> None:
+    import featreg.session.materialize as steps
+
+    steps.KEYS_A_WRITE = 1 + seed
+    dice = random.Random(seed)
+    with featreg.open(root) as registry:
+        for to in range(0, 300, 20):
+            registry.materialize(to=at(to + dice.choice((0, 1, 7))))
+
+
+def test_processes_that_materialize_at_the_same_time_fold_every_row_once(tmp_path: Path, forks: Forks) -> None:
+    """Runs meet at every point: begun by one, written by both, ended by the other."""
+    shop = Shop(tmp_path).applied()
+    for number in range(5):
+        shop.put(f"hour{number:05}", a_few(60 * number, 60 * number + 60, 80, number))
+    others = [Forks(forks.kernels) for _ in range(2)]
+    try:
+        for seed, other in enumerate(others):
+            other.start(f"{__name__}:materialize_often", str(shop.root), seed)
+        assert [other.outcome() for other in others] == [0, 0]
+    finally:
+        for other in others:
+            other.close()
+    check_after(shop)
+
+
+# What a key costs
+
+
+def test_bytes_and_time_of_a_key_depend_on_its_live_tiles_and_not_on_the_number_of_runs(shop: Shop) -> None:
+    """200 runs on one key, ten minutes apart: the state grows to one day of tiles, then stays; so does the time of a read."""
+    sizes, seconds = [], []
+    with shop.open() as registry:
+        for number in range(200):
+            shop.put(f"f{number}", [order(10 * number + minute, "ann", 0.1 * number, "abc"[minute % 3]) for minute in range(3)])
+            registry.materialize(to=at(10 * number + 10))
+            sizes.append(sum(len(key) + len(value) for key, value in shop.stored().items() if not key.startswith(b"\0view")))
+            if number in (149, 199):
+                seconds.append(read_time(registry, at(10 * number + 10)))
+        assert difference(registry, [{"customer": "ann"}], around(2000), at(2000)) is None
+    one_day = max(sizes[:150])
+    assert max(sizes[150:]) <= 1.05 * one_day, (one_day, max(sizes[150:]))
+    assert sizes[-1] < 60_000
+    assert seconds[1] < 3 * seconds[0] + 0.001, seconds
+
+
+def read_time(registry: Any, moment: Any) -> float:
+    """Seconds of the fastest of many reads."""
+    best = 1.0
+    for _ in range(100):
+        began = time.perf_counter()
+        registry.online("model", {"customer": "ann"}, at=moment)
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+# Parity
+
+
+def test_parity_agrees_and_finds_one_corrupted_tile(shop: Shop) -> None:
+    """One bit of one sum of one key, changed in the store's bytes, is found and named."""
+    shop.put("one", a_few(0, 600, 400, 1))
+    with shop.open() as registry:
+        registry.materialize(to=at(600))
+        good = registry.parity("model", sample=100)
+        assert (good.keys, good.differing) == (24, 0) and good.cells == 24 * len(registry.applied().compiled.sets["model"].names)
+        view = registry.applied().compiled.views["recent"]
+        prefix = key_prefix(space_of(view))
+        with open_store(registry.profile.online_path) as store:
+            names = [name for name, _ in store.scan(prefix, limit=10_000) if name.endswith(b"\0")]
+            found = []
+            for bit in range(0, 64, 8):  # from the end of the records, where sums and counts are
+                (value,) = store.get(names[:1])
+                spoiled = bytearray(value)
+                spoiled[len(spoiled) // 2 + bit] ^= 1
+                store.write([(names[0], bytes(spoiled))])
+                found.append(registry.parity("model", sample=100))
+                store.write([(names[0], value)])
+        assert any(parity.differing for parity in found)
+        worst = next(parity for parity in found if parity.differing)
+        assert sum(worst.by_feature.values()) == worst.differing
+        assert {example[1]["customer"] for example in worst.examples} == {"customer0"}
+        assert registry.parity("model", sample=100).differing == 0
+
+
+def test_parity_of_an_empty_store_is_an_error_that_says_to_materialize(shop: Shop) -> None:
+    shop.put("one", [order(0)])
+    with shop.open() as registry, pytest.raises(UsageError, match="featreg materialize"):
+        registry.parity("model")
+
+
+def test_the_store_of_a_view_begins_with_its_space(shop: Shop) -> None:
+    """What belongs to a view is under two prefixes, so that forgetting it leaves the others whole."""
+    shop.put("one", [order(0)])
+    with shop.open() as registry:
+        registry.materialize(to=at(10))
+        space = space_of(registry.applied().compiled.views["recent"])
+    stored = shop.stored()
+    assert meta_key(space) in stored
+    assert all(name == meta_key(space) or name.startswith(key_prefix(space)) for name in stored)

@@ -32,7 +32,14 @@ customer = Entity(name="customer", key={"customer": "VARCHAR"})
 ORDERS = """
 orders = EventSource(
     name="orders",
-    columns={"customer": "VARCHAR", "amount": "DOUBLE", "cents": "BIGINT", "shop": "VARCHAR", "bought_at": "TIMESTAMP", "loaded_at": "TIMESTAMP"},
+    columns={
+        "customer": "VARCHAR",
+        "amount": "DOUBLE",
+        "cents": "BIGINT",
+        "shop": "VARCHAR",
+        "bought_at": "TIMESTAMP",
+        "loaded_at": "TIMESTAMP",
+    },
     event_time="bought_at",
     available="loaded_at",
     tie_break="shop",
@@ -80,7 +87,9 @@ def at(minutes: float) -> datetime:
     return START + timedelta(minutes=minutes)
 
 
-def order(minutes: float, customer: str | None = "ann", amount: float | None = 1.0, shop: str | None = "a", loaded: float | None = None) -> dict[str, Any]:
+def order(
+    minutes: float, customer: str | None = "ann", amount: float | None = 1.0, shop: str | None = "a", loaded: float | None = None
+) -> dict[str, Any]:
     """A row: bought after so many minutes, loaded at once or at `loaded`."""
     return {
         "customer": customer, "amount": amount, "cents": None if amount is None else round(100 * amount), "shop": shop,
@@ -170,7 +179,12 @@ class Forks:
         self.kernels = kernels
         environment = os.environ | {"NUMBA_CACHE_DIR": kernels}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER.format(root=str(ROOT))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+            [sys.executable, "-c", _SERVER.format(root=str(ROOT))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         )
 
     def start(self, function: str, *arguments: Any) -> int:

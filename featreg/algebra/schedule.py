@@ -50,7 +50,8 @@ class Program(NamedTuple):
     """What to compute for one view: tables of int64, built by `compile`.
 
     groups [n, 8] · shifts [levels]: a level's tile is the hop's tile number shifted right by so much ·
-    windows [n, 2] · slots [n, 11] · parts [n, 3] (a ranked slot's order) · routes [slots, windows of a group, 2]: first and count in outputs [n, 4].
+    windows [n, 2] · slots [n, 11] · parts [n, 3] (a ranked slot's order) ·
+    routes [slots, windows of a group, 2]: first and count in outputs [n, 4].
     """
 
     groups: np.ndarray
@@ -85,7 +86,8 @@ class State(NamedTuple):
 
     levels [n, 4] and tiles: sorted tile numbers with their records · free: records to use again · carried
     [keys, levels, 3]: where each key's tiles are, how many, and room for how many, when keys are kept ·
-    slot_base [slots]: first word of record 0 · records, heap [words], text [bytes]: partials · out_*: results by column and spine row · scratch, word: for kernels.
+    slot_base [slots]: first word of record 0 · records, heap [words], text [bytes]: partials ·
+    out_*: results by column and spine row · scratch, word: for kernels.
     """
 
     levels: np.ndarray

@@ -231,9 +231,10 @@ def parse_value(name: str, text: str, kind: "DataType") -> Any:
                 return date.fromisoformat(text)
             case "TIMESTAMP":
                 return _EPOCH + timedelta(microseconds=parse_instant(text))
-    except (ValueError, KeyError, InvalidOperation):
+    except (ValueError, KeyError, InvalidOperation, UsageError):
         pass
-    raise UsageError(f"{name}={text}: that is no {kind}.")
+    hint = {"TIMESTAMP": " Write it as 2013-01-31T18:00:00Z.", "DATE": " Write it as 2013-01-31.", "BOOLEAN": " Write true or false."}
+    raise UsageError(f"{name}={text}: that is no {kind}.{hint.get(kind.name, '')}")
 
 
 def render_vector(console: "Console", row: Mapping[str, Any], vector: "Vector") -> None:

@@ -35,7 +35,7 @@ _EVENT = (
 
 @dataclass(frozen=True)
 class Inferred:
-    """A source as a file suggests it.  columns: (name, type, or None where there is none of ours; DuckDB's); block: to paste."""
+    """A source as a file suggests it.  columns: (name, type, or None for what cannot be declared; DuckDB's type); block: to paste."""
 
     name: str
     columns: tuple[tuple[str, str | None, str], ...]
@@ -92,7 +92,7 @@ def _infer(engine: "DuckDB", file: str, files: list[str], name: str) -> Inferred
     reader = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}.get(suffix, "read_json")
     listed = ", ".join("'" + one.replace("'", "''") + "'" for one in files)
     relation = engine.describe(f"{reader}([{listed}])", file)
-    columns = tuple((column, _type_of(found), found) for column, found in relation.columns)
+    columns = tuple((column, _type_of(found) if column.isidentifier() else None, found) for column, found in relation.columns)
     times = [(column, kind) for column, kind, _ in columns if kind in ("TIMESTAMP", "DATE")]
     if not times:
         raise DataError(
@@ -141,7 +141,14 @@ def _notes(times: list[tuple[str, str]], event_time: str, kind: str, available: 
         notes.append(f"event_time is a guess; other times are: {', '.join(others)}")
     if available is None and kind == "TIMESTAMP":
         notes.append('a row is taken to be readable the moment it happened; if it is not, declare available="column" or Delay("15m")')
-    notes += [f"column '{column}' is a {found}, which no feature can read" for column, mine, found in columns if mine is None]
+    for column, mine, found in columns:
+        if mine is None:
+            why = (
+                f"is a {found}, which no feature can read"
+                if column.isidentifier()
+                else "has a name that is none; rename it where it is written"
+            )
+            notes.append(f"column '{column}' {why}")
     return tuple(notes)
 
 

@@ -22,7 +22,7 @@ def compile_view(view: FeatureView, place: Place, report: Report) -> CompiledVie
     failed: list[Problem] = []
 
     def fail(error: str, hint: str | None = None, part: str | None = None) -> None:
-        found = place("feature", view.name, part) if part else None
+        found = place("view", view.name, part) if part else None
         file, line = found or place("view", view.name) or (None, None)
         failed.append(Problem(error, file, line, f"{view.name}.{part}" if part else view.name, hint))
 

@@ -68,7 +68,9 @@ class DuckDB:
 
         Raises: DataError when no file is there, or one cannot be read.
         """
-        settings: dict[str, Any] = {"path": location} if isinstance(location, str) else dict(location) if isinstance(location, Mapping) else {}
+        settings: dict[str, Any] = (
+            {"path": location} if isinstance(location, str) else dict(location) if isinstance(location, Mapping) else {}
+        )
         path = settings.get("path")
         if not isinstance(path, (str, list)):
             raise UsageError(f"[sources] {source}: give a path or glob, or a table with path, format and options.")

@@ -158,11 +158,7 @@ def scan_text(
     fine = [f"f{place[name]}" for name, column in read.items() if column.too_fine is not None]
     rejected = " OR ".join(f"coalesce({check}, FALSE)" for check in checks)
     too_fine = " OR ".join(f"coalesce({name}, FALSE)" for name in fine)
-    verdict = (
-        f"CASE WHEN {too_fine} THEN {TOO_FINE} WHEN {rejected} THEN {REJECTED} ELSE {GOOD} END"
-        if fine
-        else f"({rejected})"
-    )
+    verdict = f"CASE WHEN {too_fine} THEN {TOO_FINE} WHEN {rejected} THEN {REJECTED} ELSE {GOOD} END" if fine else f"({rejected})"
     visible = _visible(source, place, event)
     columns = [f"{read[name].text} AS {place[name]}" for name in place]
     columns += [f"({column.misfit}) AS m{place[name]}" for name, column in read.items() if column.misfit is not None]

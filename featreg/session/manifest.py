@@ -14,7 +14,16 @@ FORM = 1
 _LIBRARIES = ("featreg", "duckdb", "numba", "numpy", "pyarrow", "sqlglot")
 
 
-def training_manifest(compiled: CompiledSet, revision: dict[str, Any], files: dict[str, list[str]], root: Path, spine: pa.Table, table: pa.Table, receipts: Iterable[Any], asked: dict[str, Any]) -> dict[str, Any]:
+def training_manifest(
+    compiled: CompiledSet,
+    revision: dict[str, Any],
+    files: dict[str, list[str]],
+    root: Path,
+    spine: pa.Table,
+    table: pa.Table,
+    receipts: Iterable[Any],
+    asked: dict[str, Any],
+) -> dict[str, Any]:
     """A value for JSON; hashing reads every source file once."""
     return {
         "form": FORM,
@@ -26,7 +35,13 @@ def training_manifest(compiled: CompiledSet, revision: dict[str, Any], files: di
         "rows": table.num_rows,
         "asked": asked,
         "views": [
-            {"view": one.view, "events": one.events, "rejected": one.rejected, "examples": list(one.examples), "seconds": round(one.seconds, 3)}
+            {
+                "view": one.view,
+                "events": one.events,
+                "rejected": one.rejected,
+                "examples": list(one.examples),
+                "seconds": round(one.seconds, 3),
+            }
             for one in receipts
         ],
         "versions": {name: _version(name) for name in _LIBRARIES},

@@ -193,7 +193,9 @@ def _relation(engine: DuckDB, view: CompiledView, location: object, files: list[
     return engine.location(view.scan.source.name, settings | {"path": [str(root / file) for file in files]}, root)
 
 
-def _refuse_rejected(engine: DuckDB, view: CompiledView, program: SweepProgram, sql: str, relations, watermark, to: int, s: int) -> tuple[str, ...]:
+def _refuse_rejected(
+    engine: DuckDB, view: CompiledView, program: SweepProgram, sql: str, relations, watermark, to: int, s: int
+) -> tuple[str, ...]:
     """Count rejected rows before anything is written; examples of those that are allowed.
 
     Raises: DataError for instants with digits below the microsecond, RejectedRowsError for more than are allowed.
@@ -258,7 +260,9 @@ def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> boo
 class _Writer:
     """Fold rows of whole keys into the store."""
 
-    def __init__(self, store: Store, space: str, view: CompiledView, program: SweepProgram, s: int, run: int, watermark: int | None, mark: bytes):
+    def __init__(
+        self, store: Store, space: str, view: CompiledView, program: SweepProgram, s: int, run: int, watermark: int | None, mark: bytes
+    ):
         self.store, self.prefix, self.s, self.run = store, key_prefix(space), s, run
         self.expect = {meta_key(space): mark}
         self.watermark = watermark

@@ -286,6 +286,7 @@ class _LookupReader:
         answers: dict[str, Answer] = {}
         for i, name, kind, presence, _ in self.order:
             valid = every_valid[i]
+            values: list[Any]
             if kind == "BIGINT":
                 values = every_word[i]
             elif kind == "DOUBLE":
@@ -360,7 +361,9 @@ def _key_converter(column: str, kind: DataType) -> Callable[[Any], Any]:
     """Check a key part's type, and give it as the codec takes it."""
 
     def wrong(value: Any) -> DataError:
-        return DataError(f"key '{column}' is {kind}, and {value!r} is a {type(value).__name__}. A key is compared as its type: 1 is not \"1\".")
+        return DataError(
+            f"key '{column}' is {kind}, and {value!r} is a {type(value).__name__}. A key is compared as its type: 1 is not \"1\"."
+        )
 
     def text(value: Any) -> str:
         if value.__class__ is not str:

@@ -44,7 +44,9 @@ class Parity:
     def __str__(self) -> str:
         if not self.is_known:
             return f"{self.set}: nothing to compare: the store has no key of its views."
-        return f"{self.set} at {format_instant(self.at)}: {self.cells - self.differing:,} of {self.cells:,} cells agree ({self.keys:,} keys)"
+        return (
+            f"{self.set} at {format_instant(self.at)}: {self.cells - self.differing:,} of {self.cells:,} cells agree ({self.keys:,} keys)"
+        )
 
 
 def compare(registry: "Registry", name: str, compiled: CompiledSet, sample: int, at: int | None, seed: int = 0) -> Parity:

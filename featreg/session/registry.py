@@ -19,8 +19,8 @@ from featreg.session.profile import Profile, read_profile
 if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.plan.relation import Relation
-    from featreg.session.online import OnlineReader, Vector
     from featreg.session.materialize import Receipt
+    from featreg.session.online import OnlineReader, Vector
     from featreg.session.parity import Parity
     from featreg.session.training_set import TrainingSet
 
@@ -95,7 +95,9 @@ class Registry:
             return self._at_revision
         record = self.log.last("apply")
         if record is None:
-            raise UsageError("nothing is applied yet.\n  Run `featreg apply` (or registry.apply()), or try definitions out with draft=True.")
+            raise UsageError(
+                "nothing is applied yet.\n  Run `featreg apply` (or registry.apply()), or try definitions out with draft=True."
+            )
         if self._applied is None or self._applied.generation != record.generation:
             files = {path: text.encode() for path, text in record.body["files"].items()}
             self._applied = Applied(compile_definitions(load_files(files)), record.body["revision"], record.generation)
@@ -117,7 +119,9 @@ class Registry:
         compiled = compile_definitions(load_files(files))
         state = tree_state(self.root)
         if self.profile.require_clean and not state["clean"]:
-            raise RefusedError(f"profile '{self.profile.name}' applies clean trees only, and features/ has uncommitted changes. Commit them first.")
+            raise RefusedError(
+                f"profile '{self.profile.name}' applies clean trees only, and features/ has uncommitted changes. Commit them first."
+            )
         texts = {path: content.decode() for path, content in files.items()}
         last = self.log.last("apply")
         if last is not None and last.body["files"] == texts and last.body["revision"] == state:
@@ -183,7 +187,9 @@ class Registry:
 
     # Online ----------------------------------------------------------------------------------
 
-    def materialize(self, to: Instant | None = None, views: Iterable[str] | None = None, *, rebuild: bool = False, progress: Progress | None = None) -> "list[Receipt]":
+    def materialize(
+        self, to: Instant | None = None, views: Iterable[str] | None = None, *, rebuild: bool = False, progress: Progress | None = None
+    ) -> "list[Receipt]":
         """Bring the online store to `to` (default: now): incremental, idempotent, resumable.
 
         Raises: UsageError, DataError, StoreError, RefusedError when a known file changed (remedy: rebuild).
@@ -196,9 +202,13 @@ class Registry:
         applied = self.applied()
         names = list(views) if views is not None else list(applied.compiled.views)
         chosen = [_find(applied.compiled.views, name, "feature view") for name in names]
-        return materialize(self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress)
+        return materialize(
+            self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress
+        )
 
-    def online(self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None) -> "Vector | list[Vector]":
+    def online(
+        self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None
+    ) -> "Vector | list[Vector]":
         """What serving answers for one key (a vector) or for many (a list, same order).
 
         keys: entity keys and request columns by name.  at: another instant than now.

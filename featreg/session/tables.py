@@ -35,7 +35,9 @@ def read_table(rows: Any, engine: DuckDB, root: Path, what: str) -> pa.Table:
     if hasattr(rows, "__arrow_c_stream__"):
         table = pa.table(rows)
         return table.cast(pa.schema([_plain_field(field) for field in table.schema]))
-    raise UsageError(f"{what} is a {type(rows).__name__}. Give an Arrow table, a pandas or Polars frame, a path, a query, or a list of dicts.")
+    raise UsageError(
+        f"{what} is a {type(rows).__name__}. Give an Arrow table, a pandas or Polars frame, a path, a query, or a list of dicts."
+    )
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
@@ -65,11 +67,16 @@ def instants_of(table: pa.Table, column: str, what: str) -> np.ndarray:
     if pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("us"))
     if not pa.types.is_timestamp(values.type):
-        raise DataError(f"{what}: the time column '{column}' is {values.type}. Give timestamps; text can be cast with CAST({column} AS TIMESTAMP).")
+        raise DataError(
+            f"{what}: the time column '{column}' is {values.type}. Give timestamps; text can be cast with CAST({column} AS TIMESTAMP)."
+        )
     if values.null_count:
         rows = np.flatnonzero(pc.is_null(values).to_numpy(zero_copy_only=False))
         listed = ", ".join(map(str, rows[:_MANY])) + (", …" if len(rows) > _MANY else "")
-        raise DataError(f"{what}: the as-of instant '{column}' is NULL in {len(rows)} rows: {listed}.\n  Every row asks as of an instant; leave those rows out.")
+        raise DataError(
+            f"{what}: the as-of instant '{column}' is NULL in {len(rows)} rows: {listed}.\n"
+            f"  Every row asks as of an instant; leave those rows out."
+        )
     raw = values.cast(pa.int64()).to_numpy()
     match values.type.unit:
         case "s":
@@ -80,7 +87,8 @@ def instants_of(table: pa.Table, column: str, what: str) -> np.ndarray:
             if (raw % 1000 != 0).any():
                 row = int(np.flatnonzero(raw % 1000)[0])
                 raise DataError(
-                    f"{what}: '{column}' has digits below the microsecond, first in row {row}.\n  Round them: df['{column}'].dt.floor('us'), or date_trunc."
+                    f"{what}: '{column}' has digits below the microsecond, first in row {row}.\n"
+                    f"  Round them: df['{column}'].dt.floor('us'), or date_trunc."
                 )
             return raw // 1000
     return raw.copy()
@@ -106,7 +114,9 @@ def key_column(table: pa.Table, name: str, kind: DataType, what: str) -> pa.Chun
         "TIMESTAMP": pa.types.is_timestamp,
     } | _KEY_COLUMNS
     if not fits[kind.name](column.type):
-        raise DataError(f"{what}: key column '{name}' is {column.type}, and the entity's key is {kind}. Cast it: a key is compared as its type.")
+        raise DataError(
+            f"{what}: key column '{name}' is {column.type}, and the entity's key is {kind}. Cast it: a key is compared as its type."
+        )
     try:
         if kind.name == "TIMESTAMP":
             return pa.chunked_array([instants_or_null(column, name, what)], pa.int64())

@@ -168,14 +168,17 @@ def _look_up(engine, lookup: Lookup, view: CompiledView, source: tuple[Relation,
     cut = cutoffs(spine.as_of, view.cadence, known_at)
     rows = spine.table.num_rows
     arrays = {
-        f"k{i}": key_column(spine.table, column, kind, "the spine") for i, (column, (_, kind)) in enumerate(zip(lookup.spine_columns, view.key))
+        f"k{i}": key_column(spine.table, column, kind, "the spine")
+        for i, (column, (_, kind)) in enumerate(zip(lookup.spine_columns, view.key))
     }
     keyed = pa.table(arrays | {"t": pa.array(cut), "r": pa.array(np.arange(rows, dtype=np.int32))})
     engine.register(SPINE, keyed)
     try:
         first, last = (int(cut.min()), int(cut.max())) if rows else (0, 0)
         plan = plan_backfill(view, program, relation, SPINE, first, last, about + rows, known_at)
-        filled = backfill(engine, plan, rows, len(program.columns), engine.threads, None if progress is None else lambda n: progress(view.name, n))
+        filled = backfill(
+            engine, plan, rows, len(program.columns), engine.threads, None if progress is None else lambda n: progress(view.name, n)
+        )
     finally:
         engine.unregister(SPINE)
     examples = tuple(row[0] for row in engine.rows(plan.scan.examples)) if filled.tally.rejected else ()

@@ -42,7 +42,9 @@ class Filled:
         return to_arrow(self.results.words[place], self.results.valid[place], kind, self.items, self.text)
 
 
-def backfill(engine: Engine, plan: OfflinePlan, rows: int, columns: int, threads: int, progress: Callable[[int], None] | None = None) -> Filled:
+def backfill(
+    engine: Engine, plan: OfflinePlan, rows: int, columns: int, threads: int, progress: Callable[[int], None] | None = None
+) -> Filled:
     """Run the plan's buckets; `columns` may be more than the program gives, for what is derived from them."""
     results, tally = Results(columns, rows), Tally()
     program, n_keys = plan.program, len(plan.key_types)
@@ -136,7 +138,9 @@ def _together(program: SweepProgram, results: Results, stored: list[int], parts:
             if base:
                 results.words[place, rows] += base << LENGTH_BITS
             if kind.element is not None and is_text(kind.element) and text_base:
-                _move_items(results.words[place, rows], results.valid[place, rows], items, item_base, 2 if kind.name == "MAP" else 1, text_base)
+                _move_items(
+                    results.words[place, rows], results.valid[place, rows], items, item_base, 2 if kind.name == "MAP" else 1, text_base
+                )
         moved_items.append(items)
         item_base += len(items)
         text_base += len(text)

@@ -70,7 +70,9 @@ def _fill(words: np.ndarray, valid: np.ndarray, slot: int, column: Column, strin
     if not is_text(column.type):
         words[slot] = np.where(column.valid == 1, column.words, 0)
         return
-    array = Column(column.words, np.where(column.valid == 1, column.valid, 0).astype(np.uint8), column.type, column.items, column.text).arrow()
+    array = Column(
+        column.words, np.where(column.valid == 1, column.valid, 0).astype(np.uint8), column.type, column.items, column.text
+    ).arrow()
     if _is_wide(column.type):
         pair = np.frombuffer(array.buffers()[1], np.int64, 2 * len(array)).reshape(-1, 2)
         words[slot], words[slot + 1], valid[slot + 1] = pair[:, 0], pair[:, 1], column.valid

@@ -120,7 +120,9 @@ def load_keys(program, state, words, starts, more):
         heap_at = number_at
         for g in range(n_groups):
             total = np.int64(0)
-            for level in range(program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_FIRST_LEVEL] + program.groups[g, GROUP_LEVELS]):
+            for level in range(
+                program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_FIRST_LEVEL] + program.groups[g, GROUP_LEVELS]
+            ):
                 total += state.carried[k, level, 1]
             for slot in range(program.groups[g, GROUP_FIRST_SLOT], program.groups[g, GROUP_FIRST_SLOT] + program.groups[g, GROUP_SLOTS]):
                 heap_at += total * program.slots[slot, SLOT_WIDTH]
@@ -255,7 +257,8 @@ def _write_map(program, slot, state, block, out, to, heap_at, heap_used, s, is_t
 def dump_keys(program, state, k, keys, s, run, out, ends):
     """Write the states of keys from k on into `out`, key i ending at `ends[i]`; returns the first key there was no room for.
 
-    The first of a call begins at `ends[k - 1]`, or 0.  Texts pass through `out_text`, which must hold TEXT_COPIES times `text`, for every level has its own.
+    The first of a call begins at `ends[k - 1]`, or 0.  Texts pass through `out_text`, which must hold
+    TEXT_COPIES times `text`, for every level has its own.
     """
     n_levels = program.shifts.shape[0]
     while k < keys:
@@ -273,14 +276,20 @@ def dump_keys(program, state, k, keys, s, run, out, ends):
             at += count
         heap_at = at
         for g in range(program.groups.shape[0]):
-            for level in range(program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_FIRST_LEVEL] + program.groups[g, GROUP_LEVELS]):
-                for slot in range(program.groups[g, GROUP_FIRST_SLOT], program.groups[g, GROUP_FIRST_SLOT] + program.groups[g, GROUP_SLOTS]):
+            for level in range(
+                program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_FIRST_LEVEL] + program.groups[g, GROUP_LEVELS]
+            ):
+                for slot in range(
+                    program.groups[g, GROUP_FIRST_SLOT], program.groups[g, GROUP_FIRST_SLOT] + program.groups[g, GROUP_SLOTS]
+                ):
                     heap_at += state.carried[k, level, 1] * program.slots[slot, SLOT_WIDTH]
         heap_used = np.int64(0)
         for g in range(program.groups.shape[0]):
             for slot in range(program.groups[g, GROUP_FIRST_SLOT], program.groups[g, GROUP_FIRST_SLOT] + program.groups[g, GROUP_SLOTS]):
                 width = program.slots[slot, SLOT_WIDTH]
-                for level in range(program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_FIRST_LEVEL] + program.groups[g, GROUP_LEVELS]):
+                for level in range(
+                    program.groups[g, GROUP_FIRST_LEVEL], program.groups[g, GROUP_FIRST_LEVEL] + program.groups[g, GROUP_LEVELS]
+                ):
                     for i in range(state.carried[k, level, 1]):
                         record = state.slot_base[slot] + state.tile_record[state.carried[k, level, 0] + i] * width
                         heap_used = _write_record(program, slot, state, record, out, at, heap_at, heap_used, s)

@@ -1,6 +1,7 @@
 """Sweep keys whose state is kept: load it, bring rows, and put it down again or read it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from struct import Struct
 
 import numpy as np
@@ -48,7 +49,8 @@ class KeptSweeper(Sweeper):
         self.cutoffs = np.empty(1, np.int64)
         self.one = np.zeros((4, 2), np.int64)
         self.one_starts, self.one_head_starts, self.one_more, self.one_cutoff = self.one[0], self.one[1], self.one[2, :1], self.one[3, :1]
-        self.frame, self.framed = np.zeros((0, 4), np.int64), None
+        self.frame = np.zeros((0, 4), np.int64)
+        self.framed: s.State | None = None
         self._allocate()
 
     def _allocate(self) -> None:
@@ -108,7 +110,13 @@ class KeptSweeper(Sweeper):
         return self.read(words, starts, head_words, head_starts, self.cutoffs)
 
     def read(
-        self, words: np.ndarray, starts: np.ndarray, heads: np.ndarray, head_starts: np.ndarray, cutoffs: np.ndarray, more: np.ndarray | None = None
+        self,
+        words: np.ndarray,
+        starts: np.ndarray,
+        heads: np.ndarray,
+        head_starts: np.ndarray,
+        cutoffs: np.ndarray,
+        more: np.ndarray | None = None,
     ) -> Results:
         """Results [columns, m] for m keys at their cutoffs; they are overwritten by the next read."""
         m = len(cutoffs)
@@ -147,7 +155,7 @@ class KeptSweeper(Sweeper):
         self.run(chunk)
         self.kept_state = self.state()
 
-    def dump(self, keys: int, s_at: int, run: int) -> tuple[bytes, np.ndarray]:
+    def dump(self, keys: int, s_at: int, run: int) -> tuple[memoryview, np.ndarray]:
         """The states of all keys one behind another, and where each ends, in words."""
         need = TEXT_COPIES * int(self.tops[s.TOP_TEXT])
         if len(self.out_text) < need:
@@ -158,11 +166,11 @@ class KeptSweeper(Sweeper):
             done = dump_keys(self.tables, self.kept_state, done, keys, s_at, run, out, ends)
             if done < keys:
                 out = np.concatenate((out, np.empty(len(out), np.int64)))
-        return memoryview(out[: ends[-1]] if keys else out[:0]).cast("B"), ends  # type: ignore[return-value]
+        return (out[: ends[-1]] if keys else out[:0]).data.cast("B"), ends
 
     def old_rows(self, heads: np.ndarray, head_starts: np.ndarray) -> s.Chunk:
         """The rows of stored heads, by key."""
-        rows = int(sum(heads[at] for at, end in zip(head_starts[:-1], head_starts[1:]) if end > at))
+        rows = int(sum(heads[at] for at, end in pairwise(head_starts) if end > at))
         n, columns = rows + len(head_starts), len(self.shift)
         chunk = s.Chunk(
             np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
@@ -198,10 +206,16 @@ def rows_together(first: s.Chunk, second: s.Chunk) -> s.Chunk:
 def head_bytes(chunk: s.Chunk, rows: np.ndarray, keys: int) -> tuple[memoryview, np.ndarray]:
     """The heads of all keys from these rows (sorted by key), one behind another, and where each ends in words."""
     ends = np.zeros(keys, np.int64)
-    size = 2 * len(rows) * (1 + len(chunk.shift)) + HEAD_VALUES * keys + (int(chunk.shift.any()) and len(chunk.text) * len(chunk.shift)) + 2 * keys + 16
+    size = (
+        2 * len(rows) * (1 + len(chunk.shift))
+        + HEAD_VALUES * keys
+        + (int(chunk.shift.any()) and len(chunk.text) * len(chunk.shift))
+        + 2 * keys
+        + 16
+    )
     out = np.empty(size, np.int64)
     packed = pack_heads(chunk.key_index, rows, keys, chunk, out, ends)
     assert packed
-    return memoryview(out[: ends[-1]] if keys else out[:0]).cast("B"), ends
+    return (out[: ends[-1]] if keys else out[:0]).data.cast("B"), ends
 
 

@@ -19,7 +19,10 @@ BATCH_ROWS = 1 << 16
 
 @dataclass
 class Layout:
-    """What the columns of a batch are: key parts, t (instant), r (spine row; -1 an event, -2 a rejected one), e (event time, if apart), inputs."""
+    """What the columns of a batch are, in order.
+
+    Key parts, t (instant), r (spine row; -1 an event, -2 a rejected one), e (event time, if apart), inputs.
+    """
 
     keys: tuple[DataType, ...]
     inputs: tuple[DataType, ...]

@@ -10,7 +10,19 @@ from featreg.algebra import schedule as s
 from featreg.algebra.exact import SCRATCH_WORDS
 from featreg.compile.program import SweepProgram
 from featreg.sweep.execute import CURSOR_FIELDS, CURSOR_ROWS, DONE, NEEDS_RARE, NEEDS_ROOM, advance, advance_rare
-from featreg.sweep.tiles import FEW, LEVEL_BASE, LEVEL_CAPACITY, LEVEL_COUNT, LEVEL_HEAD, STATE_CAPACITY, STATE_COARSE, STATE_FREE, STATE_FREE_BASE, STATE_KEY, STATE_NEXT
+from featreg.sweep.tiles import (
+    FEW,
+    LEVEL_BASE,
+    LEVEL_CAPACITY,
+    LEVEL_COUNT,
+    LEVEL_HEAD,
+    STATE_CAPACITY,
+    STATE_COARSE,
+    STATE_FREE,
+    STATE_FREE_BASE,
+    STATE_KEY,
+    STATE_NEXT,
+)
 
 LEVEL_FIELDS, STATE_FIELDS = 4, 6
 OPS_WORDS = 1 << 18

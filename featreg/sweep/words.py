@@ -42,9 +42,9 @@ def arrow_type(data_type: DataType) -> pa.DataType:
             return pa.timestamp("us", tz="UTC")
         case "DECIMAL":
             return pa.decimal128(data_type.precision, data_type.scale)
-        case "LIST":
+        case "LIST" if data_type.element is not None:
             return pa.list_(arrow_type(data_type.element))
-        case "MAP":
+        case "MAP" if data_type.element is not None:
             return pa.map_(arrow_type(data_type.element), pa.int64())
     raise AssertionError(data_type)
 
@@ -188,6 +188,7 @@ def to_arrow(words: np.ndarray, valid: np.ndarray, data_type: DataType, items: n
         offsets = np.empty(n + 1, np.int64)
         total = _offsets_of(words, valid, offsets)
         step = 2 if data_type.name == "MAP" else 1
+        assert data_type.element is not None
         parts = [np.empty(total, np.int64) for _ in range(step)]
         for field, part in enumerate(parts):
             _gather_items(words, valid, items, step, field, part)

@@ -65,7 +65,10 @@ def run(events: int, varchar: bool) -> None:
             receipts = registry.materialize(to=ends[0])
             full = time.perf_counter() - began
             rows, written = sum(one.rows for one in receipts), sum(one.bytes for one in receipts)
-            print(f"materialize, first     {full:7.2f} s  {rows / full / 1e6:5.2f} M events/s  {written / 1e6:,.0f} MB  {receipts[0].keys:,} keys a view")
+            print(
+                f"materialize, first     {full:7.2f} s  {rows / full / 1e6:5.2f} M events/s  "
+                f"{written / 1e6:,.0f} MB  {receipts[0].keys:,} keys a view"
+            )
             pq.write_table(table.slice(first), root / "events" / "2.parquet", row_group_size=122_880)
             began = time.perf_counter()
             receipts = registry.materialize(to=ends[1])

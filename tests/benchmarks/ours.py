@@ -16,7 +16,11 @@ ALL = f"""
         "count_distinct": agg.count_distinct("category").over({WINDOWS}),
 """
 LATEST = '"last": agg.last("value"),'
-EXACT = '"count": agg.count().over("30d", hop="exact"), "sum": agg.sum("value").over("30d", hop="exact"), "max": agg.max("value").over("30d", hop="exact"),'
+EXACT = """
+        "count": agg.count().over("30d", hop="exact"),
+        "sum": agg.sum("value").over("30d", hop="exact"),
+        "max": agg.max("value").over("30d", hop="exact"),
+"""
 
 
 def repository(root: Path, events_path: str, features: str, settings: str = "", category: str = "BIGINT") -> None:

@@ -3,9 +3,11 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow as pa
 from featreg.errors import DataError, UsageError
 from featreg.plan.relation import Relation, quote
 
+_Result = TypeVar("_Result")
 _READERS = {
     ".parquet": "read_parquet",
     ".pq": "read_parquet",
@@ -131,20 +134,23 @@ class DuckDB:
         return Relation(text, tuple((name, kind) for name, kind, *_ in columns), loose)
 
     def _told(self, sql: str, what: str) -> list[tuple]:
+        cursor = self.cursor()
         try:
-            return self.cursor().execute(sql).fetchall()
+            return _awaited(cursor, lambda: cursor.execute(sql).fetchall())
         except duckdb.Error as error:
             raise DataError(f"{what} cannot be read: {_first_line(error)}") from None
 
     def rows(self, sql: str) -> list[tuple]:
+        cursor = self.cursor()
         try:
-            return self.cursor().execute(sql).fetchall()
+            return _awaited(cursor, lambda: cursor.execute(sql).fetchall())
         except duckdb.Error as error:
             raise DataError(f"a scan failed: {_first_line(error)}") from None
 
     def table(self, sql: str) -> pa.Table:
+        cursor = self.cursor()
         try:
-            return self.cursor().sql(sql).to_arrow_table()
+            return _awaited(cursor, lambda: cursor.sql(sql).to_arrow_table())
         except duckdb.Error as error:
             raise DataError(f"a query failed: {_first_line(error)}") from None
 
@@ -155,11 +161,33 @@ class DuckDB:
         """
         cursor = self.cursor()
         try:
-            yield from cursor.sql(sql).to_arrow_reader(rows)
+            reader, first = _awaited(cursor, lambda: _begun(cursor.sql(sql).to_arrow_reader(rows)))  # behind the first batch all is sorted
+            if first is not None:
+                yield first
+                yield from reader
         except (duckdb.Error, pa.ArrowException) as error:
             raise DataError(f"a scan failed: {_first_line(error)}") from None
         finally:
             cursor.close()
+
+
+def _begun(reader: pa.RecordBatchReader) -> tuple[pa.RecordBatchReader, pa.RecordBatch | None]:
+    return reader, next(reader, None)
+
+
+def _awaited(cursor: duckdb.DuckDBPyConnection, work: Callable[[], _Result]) -> _Result:
+    """What `work` gives.  It runs in a thread, for DuckDB does not look for Ctrl-C while it sorts; who waits for the thread hears it."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(work)
+        try:
+            return waiting.result()
+        except KeyboardInterrupt:
+            while not waiting.done():
+                cursor.interrupt()
+                wait([waiting], 0.05)
+            raise
 
 
 def source_files(path: str, root: Path) -> list[str]:

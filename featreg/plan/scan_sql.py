@@ -187,12 +187,11 @@ def scan_text(
         if not fine
         else f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad <> 0 OR ({kept})"
     )
-    shown = ", ".join(f"{quote(name)} := {place[name]}::VARCHAR" for name in place)
-    examples = (
-        f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad LIMIT 3"
-        if not fine
-        else f"SELECT struct_pack({shown})::VARCHAR FROM ({judged}) WHERE bad <> 0 LIMIT 3"
-    )
+    found = {name.lower(): name for name, _ in relation.columns}
+    raw = "".join(f", {quote(found[name.lower()])}::VARCHAR AS x{place[name]}" for name in place)  # as it stands in the data
+    shown = ", ".join(f"{quote(name)} := x{place[name]}" for name in place)
+    base_with_raw = f"SELECT {', '.join(columns)}{raw} FROM {relation.text}"
+    examples = f"SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE bad{' <> 0' if fine else ''} LIMIT 3"
     return ScanText(sql, keys, tuple(f"i{n}" for n in range(len(inputs))), event_is_visible, examples)
 
 

@@ -127,7 +127,11 @@ def test_a_definition_that_does_not_hold_is_told_with_its_place_and_not_applied(
     spec, texts = SPECS[what]
     shop = Shop(tmp_path, spec)
     with shop.open() as registry:
-        for call in (registry.compile, registry.apply, lambda: registry.training_set("model", spine_of(ANN, at(0)), time="as_of", draft=True)):
+        for call in (
+            registry.compile,
+            registry.apply,
+            lambda: registry.training_set("model", spine_of(ANN, at(0)), time="as_of", draft=True),
+        ):
             with pytest.raises(DefinitionError) as raised:
                 call()
             told(raised.value, DefinitionError, 1, "shop.py", *texts)
@@ -198,7 +202,9 @@ def test_pages_that_do_not_decode_are_found_before_anything_is_written(shop: Sho
     ],
 )
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_column_of_another_type_or_none_in_one_file_or_in_all(tmp_path: Path, column: str, values: pa.Array | None, text: str, alone: bool) -> None:
+def test_a_column_of_another_type_or_none_in_one_file_or_in_all(
+    tmp_path: Path, column: str, values: pa.Array | None, text: str, alone: bool
+) -> None:
     """Files that do not agree are never cast to the first one's types in silence: 1.5 would become 2."""
     shop = Shop(tmp_path).applied()
     table = order_table([order(0)])
@@ -326,7 +332,9 @@ ZONE = timezone(timedelta(hours=5, minutes=30))
         ("SELECT nonsense FROM nowhere", DataError, 3, ["nowhere"]),
     ],
 )
-def test_a_spine_that_does_not_fit_is_an_error_that_says_how_it_would(shop: Shop, spine: Any, kind: type[FeatregError], code: int, texts: list[str]) -> None:
+def test_a_spine_that_does_not_fit_is_an_error_that_says_how_it_would(
+    shop: Shop, spine: Any, kind: type[FeatregError], code: int, texts: list[str]
+) -> None:
     refused(shop, kind, code, *texts, spine=pa.table(spine) if isinstance(spine, dict) else spine)
 
 

@@ -191,7 +191,9 @@ def scan_text(
     raw = "".join(f", {quote(found[name.lower()])}::VARCHAR AS x{place[name]}" for name in place)  # as it stands in the data
     shown = ", ".join(f"{quote(name)} := x{place[name]}" for name in place)
     base_with_raw = f"SELECT {', '.join(columns)}{raw} FROM {relation.text}"
-    examples = f"SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE bad{' <> 0' if fine else ''} LIMIT 3"
+    examples = (
+        f"SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE bad{' <> 0' if fine else ''} LIMIT 3"
+    )
     return ScanText(sql, keys, tuple(f"i{n}" for n in range(len(inputs))), event_is_visible, examples)
 
 

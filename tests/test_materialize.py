@@ -325,7 +325,6 @@ def materialize_often(root: str, seed: int) -> None:
             registry.materialize(to=at(to + dice.choice((0, 1, 7))))
 
 
-@pytest.mark.xfail(reason="a sweeper's buffers double without end when two processes run one view at once: open, see the closing note")
 def test_processes_that_materialize_at_the_same_time_fold_every_row_once(tmp_path: Path, forks: Forks) -> None:
     """Runs meet at every point: begun by one, written by both, ended by the other."""
     shop = Shop(tmp_path).applied()
@@ -342,7 +341,6 @@ def test_processes_that_materialize_at_the_same_time_fold_every_row_once(tmp_pat
     check_after(shop)
 
 
-@pytest.mark.xfail(reason="old rows of a view with a newest-row feature still make tile lists: open, see the closing note")
 def test_rows_that_no_window_sees_cost_no_memory(shop: Shop) -> None:
     """A key whose new rows are all out of every window: nothing to do for a group of tiles is not a lack of room."""
     shop.put("one", [order(0, loaded=10_000 + 2 * number) for number in range(40)])

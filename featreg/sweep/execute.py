@@ -66,7 +66,7 @@ def advance(program, chunk, state):
             cursor[CURSOR_OP] = 0
         if cursor[CURSOR_ROW] < n_rows:
             cursor[CURSOR_ROW], cursor[CURSOR_OPS] = schedule(g, cursor[CURSOR_ROW], n_rows, program, chunk, state)
-            if cursor[CURSOR_OPS] == 0:
+            if cursor[CURSOR_OPS] == 0 and cursor[CURSOR_ROW] < n_rows:  # none at the end: no window of this group sees these rows
                 return NEEDS_ROOM
             cursor[CURSOR_SLOT] = groups[g, GROUP_FIRST_SLOT]
         else:

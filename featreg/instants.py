@@ -21,7 +21,7 @@ EXACT = 1  # floor to one microsecond is the identity
 MOST_TILES = 100_000
 
 _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
-_DURATION = re.compile(r"(\d+)([smhdw])")
+_DURATION = re.compile(r"0*(\d{1,20})([smhdw])")  # more digits are no history, and Python refuses to read 4,300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -55,7 +55,7 @@ VARCHAR = DataType("VARCHAR")
 DATE = DataType("DATE")
 TIMESTAMP = DataType("TIMESTAMP")
 
-_DECIMAL = re.compile(r"DECIMAL\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IGNORECASE)
+_DECIMAL = re.compile(r"DECIMAL\s*\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)", re.IGNORECASE)
 
 
 def decimal(precision: int, scale: int) -> DataType:

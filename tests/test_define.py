@@ -9,7 +9,9 @@ import pytest
 import featreg
 from featreg import REALTIME, Delay, Entity, EventSource, Every, FeatureSet, FeatureView, UsageError, agg, derive, instants, view
 from featreg.define import Aggregate, Layer, Model, Window
+from featreg.expressions import analyze
 from featreg.instants import DAY, HOUR, MINUTE, SECOND, Cadence
+from featreg.vocabulary import parse_type
 
 aircraft = Entity(name="aircraft", key={"tailnum": "VARCHAR"})
 airport = Entity("airport", {"airport": "VARCHAR"})
@@ -30,6 +32,17 @@ def refusal(make) -> str:
     with pytest.raises(UsageError) as caught:
         make()
     return str(caught.value)
+
+
+@pytest.mark.parametrize("digits", [21, 5_000])
+def test_a_number_of_more_digits_than_python_reads_is_refused_like_any_other(digits):
+    """A duration, a type, a literal: UsageError, and leading zeros are only zeros."""
+    number = "9" * digits
+    refusal(lambda: instants.parse_duration(f"{number}d"))
+    refusal(lambda: parse_type(f"DECIMAL({number},2)"))
+    refusal(lambda: analyze(f"x + {number}", {"x": parse_type("BIGINT")}))
+    assert instants.parse_duration("0" * digits + "7d") == 7 * DAY
+    assert analyze("0" * digits + "7", {}) == analyze("7", {})
 
 
 def all_models(base=Model):

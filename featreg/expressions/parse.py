@@ -168,7 +168,8 @@ def _negative(tree: exp.Expr, depth: int) -> Node:
 def _number(text: str, negative: bool) -> Literal:
     signed = f"-{text}" if negative else text
     if re.fullmatch(r"\d+", text):
-        if not _LEAST_BIGINT <= int(signed) <= _MOST_BIGINT:
+        signed = f"-{text.lstrip('0') or 0}" if negative else text.lstrip("0") or "0"
+        if len(signed) > 20 or not _LEAST_BIGINT <= int(signed) <= _MOST_BIGINT:  # Python refuses to read 4,300 digits
             raise ExpressionError(f"{signed} is out of range of BIGINT.", f"Write it as DOUBLE: {signed}e0.")
         return Literal(int(signed), BIGINT)
     try:

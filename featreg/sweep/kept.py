@@ -132,8 +132,7 @@ class KeptSweeper(Sweeper):
             self._enlarge(status - SHORT)
             status = answer_framed(self._frame(), words, starts, heads, head_starts, more, cutoffs)
         if status:
-            self.finish(self.chunk, status)
-            self.kept_state = self.state()
+            self.kept_state = self.finish(self.chunk, status, self.kept_state)
         return self.results
 
     def _frame(self) -> np.ndarray:

@@ -86,11 +86,11 @@ class Sweeper:
         """Let the kernels walk the chunk, growing what they lack."""
         self.cursor[:] = 0
         self.cursor[CURSOR_ROWS] = len(chunk.key_index)
-        self.finish(chunk, advance(self.tables, chunk, self.state()))
-
-    def finish(self, chunk: s.Chunk, status: int) -> None:
-        """Go on from where a kernel stopped, until it is done."""
         state = self.state()
+        self.finish(chunk, advance(self.tables, chunk, state), state)
+
+    def finish(self, chunk: s.Chunk, status: int, state: s.State) -> s.State:
+        """Go on from where a kernel stopped, until it is done; returns the state now, another one only where an array grew."""
         while status != DONE:
             if status == NEEDS_RARE:
                 status = advance_rare(self.tables, chunk, state)
@@ -101,6 +101,7 @@ class Sweeper:
             self._grow()
             state = self.state()
             status = advance(self.tables, chunk, state)
+        return state
 
     def _grow(self) -> None:
         """Double the pool that a kernel found too small; without one named, the schedule is."""

@@ -21,7 +21,7 @@ EXACT = 1  # floor to one microsecond is the identity
 MOST_TILES = 100_000
 
 _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
-_DURATION = re.compile(r"0*(\d{1,20})([smhdw])")  # more digits are no history, and Python refuses to read 4,300
+_DURATION = re.compile(r"0*(\d+)([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -36,6 +36,8 @@ def parse_duration(text: str) -> int:
     found = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise UsageError(f"{text!r} is not a duration. Write an integer and a unit, such as '30s', '15m', '1h', '7d' or '2w'.")
+    if len(found[1]) > 20:  # Python refuses to read 4,300 digits
+        raise UsageError(f"a duration of {len(found[1]):,} digits is longer than any history.")
     micros = int(found[1]) * _UNITS[found[2]]
     if micros > 1 << 61:
         raise UsageError(f"{text!r} is longer than any history.")

@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -179,15 +179,23 @@ def _awaited(cursor: duckdb.DuckDBPyConnection, work: Callable[[], _Result]) -> 
     """What `work` gives.  It runs in a thread, for DuckDB does not look for Ctrl-C while it sorts; who waits for the thread hears it."""
     if threading.current_thread() is not threading.main_thread():
         return work()
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(work)
-        try:
-            return waiting.result()
-        except KeyboardInterrupt:
-            while not waiting.done():
-                cursor.interrupt()
-                wait([waiting], 0.05)
-            raise
+    done: Future[_Result] = Future()
+    thread = threading.Thread(target=_do, args=(work, done), name="featreg query", daemon=True)
+    try:
+        thread.start()
+        return done.result()
+    except KeyboardInterrupt:  # whenever it strikes, between the two lines above too
+        while thread.is_alive():
+            cursor.interrupt()
+            thread.join(0.05)
+        raise
+
+
+def _do(work: Callable[[], _Result], done: "Future[_Result]") -> None:
+    try:
+        done.set_result(work())
+    except BaseException as error:  # told to the thread that waits
+        done.set_exception(error)
 
 
 def source_files(path: str, root: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -100,6 +101,8 @@ class Bench:
         return at
 
     def fold(self, at: int, value) -> None:
+        if self.kind == "sum":
+            return self.fold_rows(at, [value])
         before = self.heap_top[0]
         if self.spills:
             self.call("fold", self.words, self.floats, at, value, self.heap, self.heap_top)
@@ -107,6 +110,15 @@ class Bench:
             self.call("fold", self.words, self.floats, at, value)
         else:
             self.call("fold", self.words, self.floats, at, *halves(value))
+        assert self.heap_top[0] - before <= exact.WIDE_WORDS
+
+    def fold_rows(self, at: int, values: Sequence[float]) -> None:
+        """Fold doubles as rows of a column in which every other value is NULL."""
+        before, column, valid = self.heap_top[0], np.full(2 * len(values), 1.0), np.zeros(2 * len(values), np.uint8)
+        column[::2], valid[::2] = values, 1
+        bits = column.view(np.int64)
+        ordered = bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+        exact.sum_fold_rows(self.words, self.floats, at, ordered, valid, 0, len(ordered), self.heap, self.heap_top)
         assert self.heap_top[0] - before <= exact.WIDE_WORDS
 
     def merge(self, into: int, other: int, source: "Bench | None" = None) -> None:
@@ -118,6 +130,9 @@ class Bench:
 
     def folded(self, values) -> int:
         at = self.new()
+        if self.kind == "sum":
+            self.fold_rows(at, values)
+            return at
         for value in values:
             self.fold(at, value)
         return at

@@ -1,80 +1,104 @@
-"""Keep the smallest or largest of values that are one ordered word: numbers, booleans, dates, instants.
+"""Keep the smallest and the largest of values that are one ordered word: numbers, booleans, dates, instants.
 
-The partial is two words, (seen, value).  Doubles come in as words in their order
-(`featreg.sweep.words`), so one comparison of integers serves every type.  MODE is 1
-for the largest and -1 for the smallest; the largest event time of all rows tells
+The partial is three words, (count, low, high); beside a sum, which counts itself, it is
+the last two.  Doubles come in as words in their order (`featreg.sweep.words`), so one
+comparison of integers serves every type.  The largest event time of all rows tells
 whether a trailing window has a row at all.
 """
 
+import numpy as np
 from numba import njit
 
 from featreg.algebra.flags import INTERNAL
 from featreg.algebra.pools import plain_word
 from featreg.algebra.schedule import (
+    AS_COUNT,
+    AS_LOWEST,
     AS_PRESENCE,
     NULL,
     OUTPUT_COLUMN,
     OUTPUT_DOUBLE,
     OUTPUT_FINAL,
-    SCRATCH,
     SLOT_INPUT,
-    SLOT_MODE,
     VALUE,
 )
 
-
-@njit(**INTERNAL)
-def fold_extreme(records, at, mode, value):
-    if records[at] == 0 or ((value > records[at + 1]) == (mode > 0) and value != records[at + 1]):
-        records[at] = 1
-        records[at + 1] = value
+EXTREME_WORDS = 3
+_LARGEST, _SMALLEST = np.int64((1 << 63) - 1), np.int64(-(1 << 63))
 
 
 @njit(**INTERNAL)
-def merge_extreme(records, into, mode, other):
-    if records[other] != 0:
-        fold_extreme(records, into, mode, records[other + 1])
+def begin_extremes(records, at):
+    records[at], records[at + 1] = _LARGEST, _SMALLEST
+
+
+@njit(**INTERNAL)
+def fold_extremes(records, at, values, valid, everywhere, row, end):
+    """Bring in the values of rows, those that are valid or all; returns how many."""
+    low, high, count = records[at], records[at + 1], np.int64(0)
+    for i in range(row, end):
+        if everywhere or valid[i]:
+            low, high = min(low, values[i]), max(high, values[i])
+            count += 1
+    records[at], records[at + 1] = low, high
+    return count
+
+
+@njit(**INTERNAL)
+def merge_extremes(records, into, other):
+    records[into], records[into + 1] = min(records[into], records[other]), max(records[into + 1], records[other + 1])
+
+
+@njit(**INTERNAL)
+def give_extreme(program, state, o, row, at, seen):
+    """Write the smallest or the largest of `seen` values, as the output says."""
+    word = state.records[at if program.outputs[o, OUTPUT_FINAL] == AS_LOWEST else at + 1]
+    out = program.outputs[o, OUTPUT_COLUMN]
+    state.out_words[out, row] = plain_word(word, program.outputs[o, OUTPUT_DOUBLE]) if seen else 0
+    state.out_valid[out, row] = VALUE if seen else NULL
 
 
 @njit(**INTERNAL)
 def run_extremes(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one min, max, any, all or presence slot; input -1 is the event time."""
-    ops, records, base = state.ops, state.records, state.slot_base[slot]
-    column, mode = program.slots[slot, SLOT_INPUT], program.slots[slot, SLOT_MODE]
+    ops, records, base, column = state.ops, state.records, state.slot_base[slot], program.slots[slot, SLOT_INPUT]
+    values, valid = chunk.event_time if column < 0 else chunk.inputs[column], chunk.valid[max(column, 0)]
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:
-            row = word >> 33
-            at = base + 2 * ((word >> 2) & 0x7FFFFFFF)
+            at = base + EXTREME_WORDS * ((word >> 2) & 0x7FFFFFFF)
             if word & 2:
                 records[at] = 0
-            if column < 0:
-                fold_extreme(records, at, mode, chunk.event_time[row])
-            elif chunk.valid[column, row]:
-                fold_extreme(records, at, mode, chunk.inputs[column, row])
-            op += 1
+                begin_extremes(records, at + 1)
+            records[at] += fold_extremes(records, at + 1, values, valid, column < 0, word >> 33, ops[op + 1])
+            op += 2
         elif word & 2:
-            at = base + 2 * ((word >> 3) & 0x3FFFFFFF)
+            at, other = base + EXTREME_WORDS * ((word >> 3) & 0x3FFFFFFF), base + EXTREME_WORDS * (word >> 33)
             if word & 4:
                 records[at] = 0
-            merge_extreme(records, at, mode, base + 2 * (word >> 33))
+                begin_extremes(records, at + 1)
+            records[at] += records[other]
+            merge_extremes(records, at + 1, other + 1)
             op += 1
         else:
             n = word >> 33
             window = (word >> 2) & 0x7FFFFFFF
             first, count = program.routes[slot, window, 0], program.routes[slot, window, 1]
             if count > 0:
-                at = base + 2 * SCRATCH
-                records[at] = 0
+                row, seen = ops[op + 1], np.int64(0)
+                begin_extremes(records, base + 1)
                 for i in range(op + 3, op + 3 + n):
-                    merge_extreme(records, at, mode, base + 2 * ops[i])
-                row = ops[op + 1]
+                    other = base + EXTREME_WORDS * ops[i]
+                    seen += records[other]
+                    merge_extremes(records, base + 1, other + 1)
                 for o in range(first, first + count):
-                    out = program.outputs[o, OUTPUT_COLUMN]
-                    seen = records[at] != 0
-                    if program.outputs[o, OUTPUT_FINAL] == AS_PRESENCE:
-                        seen = seen and records[at + 1] >= ops[op + 2]
-                    state.out_words[out, row] = plain_word(records[at + 1], program.outputs[o, OUTPUT_DOUBLE]) if seen else 0
-                    state.out_valid[out, row] = VALUE if seen else NULL
+                    final = program.outputs[o, OUTPUT_FINAL]
+                    if final == AS_COUNT:
+                        state.out_words[program.outputs[o, OUTPUT_COLUMN], row] = seen
+                        state.out_valid[program.outputs[o, OUTPUT_COLUMN], row] = VALUE
+                    elif final == AS_PRESENCE:
+                        give_extreme(program, state, o, row, base + 1, seen > 0 and records[base + 2] >= ops[op + 2])
+                    else:
+                        give_extreme(program, state, o, row, base + 1, seen > 0)
             op += 3 + n
     return op

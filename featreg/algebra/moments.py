@@ -22,7 +22,7 @@ from featreg.algebra.exact import (
     moments_merge,
 )
 from featreg.algebra.flags import INTERNAL
-from featreg.algebra.pools import one_nan, plain_word, put_wide, short_of
+from featreg.algebra.pools import double_of, one_nan, plain_word, put_wide, short_of, word_of
 from featreg.algebra.schedule import (
     AS_AVG,
     AS_COUNT,
@@ -47,20 +47,19 @@ def run_moments(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one var or stddev slot over doubles; stops early when the heap lacks room."""
     ops, records, base, heap, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.tops
     floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
-    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
+    scratch = state.scratch
     while op < n_ops:
         word = ops[op]
         if short_of(tops, TOP_HEAP, heap.shape[0], 2 * MOMENTS_WIDE_WORDS):
             return op
         if word & 1 == 0:
-            row = word >> 33
             at = base + MOMENTS_WORDS * ((word >> 2) & 0x7FFFFFFF)
             if word & 2:
                 moments_init(records, floats, at)
-            if chunk.valid[column, row]:
-                bits[0] = plain_word(chunk.inputs[column, row], True)
-                moments_fold(records, floats, at, double[0], heap, tops)
-            op += 1
+            for row in range(word >> 33, ops[op + 1]):
+                if chunk.valid[column, row]:
+                    moments_fold(records, floats, at, double_of(plain_word(chunk.inputs[column, row], True)), heap, tops)
+            op += 2
         elif word & 2:
             at = base + MOMENTS_WORDS * ((word >> 3) & 0x3FFFFFFF)
             if word & 4:
@@ -82,8 +81,8 @@ def run_moments(slot, op, n_ops, program, chunk, state):
                 variance, there = moments_final(records, floats, at, heap, scratch)
                 for o in range(first, first + count):
                     out = program.outputs[o, OUTPUT_COLUMN]
-                    double[0] = np.sqrt(variance) if program.outputs[o, OUTPUT_FINAL] == AS_STDDEV else variance
-                    state.out_words[out, ops[op + 1]] = one_nan(bits[0]) if there else 0
+                    value = np.sqrt(variance) if program.outputs[o, OUTPUT_FINAL] == AS_STDDEV else variance
+                    state.out_words[out, ops[op + 1]] = one_nan(word_of(value)) if there else 0
                     state.out_valid[out, ops[op + 1]] = VALUE if there else NULL
                 tops[TOP_HEAP] = top
             op += 3 + n
@@ -103,23 +102,23 @@ def run_wide_moments(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one slot of integer digits: var and stddev of BIGINT and DECIMAL, sum and avg of wide DECIMAL."""
     ops, records, base, tops = state.ops, state.records, state.slot_base[slot], state.tops
     floats, column, is_text = records.view(np.float64), program.slots[slot, SLOT_INPUT], program.slots[slot, SLOT_BYTES] > 0
-    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
+    scratch = state.scratch
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:
-            row = word >> 33
             at = base + DMOMENTS_WORDS * ((word >> 2) & 0x7FFFFFFF)
             if word & 2:
                 dmoments_init(records, floats, at)
-            if chunk.valid[column, row]:
-                low = chunk.inputs[column, row]
-                high = low >> 63
-                if is_text:
-                    place = low >> LENGTH_BITS
-                    high = _byte_word(chunk.text, place) ^ np.int64(-0x8000000000000000)
-                    low = _byte_word(chunk.text, place + 8)
-                dmoments_fold(records, floats, at, low, high)
-            op += 1
+            for row in range(word >> 33, ops[op + 1]):
+                if chunk.valid[column, row]:
+                    low = chunk.inputs[column, row]
+                    high = low >> 63
+                    if is_text:
+                        place = low >> LENGTH_BITS
+                        high = _byte_word(chunk.text, place) ^ np.int64(-0x8000000000000000)
+                        low = _byte_word(chunk.text, place + 8)
+                    dmoments_fold(records, floats, at, low, high)
+            op += 2
         elif word & 2:
             at = base + DMOMENTS_WORDS * ((word >> 3) & 0x3FFFFFFF)
             if word & 4:
@@ -148,12 +147,11 @@ def run_wide_moments(slot, op, n_ops, program, chunk, state):
                         state.out_words[out, row], state.out_valid[out, row] = seen, VALUE
                     elif final == AS_VAR or final == AS_STDDEV:
                         variance, there = dmoments_final(records, base, scale, scratch)
-                        double[0] = np.sqrt(variance) if final == AS_STDDEV else variance
-                        state.out_words[out, row] = bits[0] if there else 0
+                        value = np.sqrt(variance) if final == AS_STDDEV else variance
+                        state.out_words[out, row] = word_of(value) if there else 0
                         state.out_valid[out, row] = VALUE if there else NULL
                     elif seen > 0 and final == AS_AVG:
-                        double[0] = dsum_to_double(records, base, scale, scratch) / seen + 0.0
-                        state.out_words[out, row] = bits[0]
+                        state.out_words[out, row] = word_of(dsum_to_double(records, base, scale, scratch) / seen + 0.0)
                     elif seen > 0:
                         low, high, fits = dsum_to_i128(records, base, scratch)
                         put_wide(state, out, row, low, high)

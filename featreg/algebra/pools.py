@@ -1,7 +1,8 @@
 """Append to pools of bytes and words that the driver makes larger when a kernel stops for room."""
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from featreg.algebra.flags import INTERNAL
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, NEED_POOL, NEED_ROOM, TOP_OUT_TEXT
@@ -15,6 +16,22 @@ def short_of(tops, pool, capacity, room):
     tops[NEED_POOL] = pool
     tops[NEED_ROOM] = room
     return True
+
+
+@intrinsic
+def double_of(typing, word):
+    """The double whose IEEE bits a word is."""
+    return types.float64(types.int64), lambda context, builder, signature, values: builder.bitcast(
+        values[0], context.get_value_type(types.float64)
+    )
+
+
+@intrinsic
+def word_of(typing, double):
+    """The IEEE bits of a double."""
+    return types.int64(types.float64), lambda context, builder, signature, values: builder.bitcast(
+        values[0], context.get_value_type(types.int64)
+    )
 
 
 @njit(**INTERNAL)

@@ -19,6 +19,7 @@ from featreg.algebra.schedule import (
     OUTPUT_COLUMN,
     OUTPUT_DOUBLE,
     OUTPUT_FINAL,
+    ROWS_DONE,
     SLOT_FIRST_PART,
     SLOT_LIMIT,
     SLOT_MASK,
@@ -149,6 +150,12 @@ def _give(program, state, o, row, at, start, first, n, time_part):
 
 
 @njit(**INTERNAL)
+def _is_out(mode, moment, worst):
+    """Whether a row of this event time is worse than the worst that is kept."""
+    return moment < worst if mode > 0 else moment > worst
+
+
+@njit(**INTERNAL)
 def run_ranked(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one ranked slot; stops early when a pool lacks room."""
     ops, records, base, text, tops = state.ops, state.records, state.slot_base[slot], state.text, state.tops
@@ -159,21 +166,27 @@ def run_ranked(slot, op, n_ops, program, chunk, state):
     for i in range(n):
         if parts[first + i, PART_SOURCE] == FROM_EVENT_TIME:
             time_part = i
+    by_time = parts[first, PART_SOURCE] == FROM_EVENT_TIME
     entry = state.scratch
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:
-            row = word >> 33
+            row, end = word >> 33, ops[op + 1]
             at = base + width * ((word >> 2) & 0x7FFFFFFF)
-            if (mask < 0 or chunk.valid[mask, row]) and _read_entry(parts, first, n, chunk, row, entry):
-                if short_of(tops, TOP_TEXT, text.shape[0], _text_room(parts, first, n, entry, 0)):
-                    return op
-                if word & 2:
-                    records[at] = 0
-                _insert(parts, first, n, limit, mode, records, at, text, entry, 0, chunk.text, tops, True)
-            elif word & 2:
+            done, tops[ROWS_DONE] = tops[ROWS_DONE], 0
+            if word & 2 and done == 0:
                 records[at] = 0
-            op += 1
+            worst = at + 1 + (limit - 1) * (n + 1)
+            for i in range(done, end - row):
+                here = end - 1 - i if mode > 0 else row + i  # the best is likely the newest, or the oldest: the others need a look
+                if by_time and records[at] == limit and _is_out(mode, chunk.event_time[here], records[worst + 1]):
+                    continue
+                if (mask < 0 or chunk.valid[mask, here]) and _read_entry(parts, first, n, chunk, here, entry):
+                    if short_of(tops, TOP_TEXT, text.shape[0], _text_room(parts, first, n, entry, 0)):
+                        tops[ROWS_DONE] = i
+                        return op
+                    _insert(parts, first, n, limit, mode, records, at, text, entry, 0, chunk.text, tops, True)
+            op += 2
         elif word & 2:
             at = base + width * ((word >> 3) & 0x3FFFFFFF)
             if word & 4:

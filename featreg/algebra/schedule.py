@@ -4,7 +4,7 @@ The sweep decides which tile a row belongs to and which tiles a window covers; i
 writes that down as a *schedule*, an int64 array of operations in row order.  An
 aggregation walks the schedule and keeps its partials in *records*, one per tile:
 
-    fold   row, record, fresh      one word: row << 33 | record << 2 | fresh << 1
+    fold   rows, record, fresh     two words: first row << 33 | record << 2 | fresh << 1, row behind the last
     merge  from, into, fresh       one word: from << 33 | into << 3 | fresh << 2 | 3
     emit   n, window, row, start   three words and n records: n << 33 | window << 2 | 1, row, start
 
@@ -33,17 +33,18 @@ WINDOW_WIDTH, WINDOW_HOP = range(2)
 
 # What a row of `Program.outputs` says, and the finalizers.
 OUTPUT_FINAL, OUTPUT_COLUMN, OUTPUT_SCALE, OUTPUT_DOUBLE = range(4)
-AS_COUNT, AS_SUM, AS_AVG, AS_VAR, AS_STDDEV, AS_VALUE, AS_LIST, AS_MAP, AS_DISTINCT, AS_PRESENCE, AS_WIDE_SUM = range(11)
+AS_COUNT, AS_SUM, AS_AVG, AS_VAR, AS_STDDEV, AS_VALUE, AS_LIST, AS_MAP, AS_DISTINCT, AS_PRESENCE, AS_WIDE_SUM, AS_LOWEST = range(12)
+AS_HIGHEST = 12
 
-# `State.tops`: how full the pools are, and what is missing when a kernel stops early.
-TOP_HEAP, TOP_TEXT, TOP_OUT_HEAP, TOP_OUT_TEXT, NEED_POOL, NEED_ROOM = range(6)
-TOP_FIELDS = 6
+# `State.tops`: how full the pools are; what is missing when a kernel stops early, and how many rows of its operation are done.
+TOP_HEAP, TOP_TEXT, TOP_OUT_HEAP, TOP_OUT_TEXT, NEED_POOL, NEED_ROOM, ROWS_DONE = range(7)
+TOP_FIELDS = 7
 
 NULL, VALUE, OVERFLOW = 0, 1, 2  # `State.out_valid`
 
 LENGTH_BITS = 24  # a text is (offset << 24 | length) into a pool: at most 16 MiB each
 LONGEST_TEXT = (1 << LENGTH_BITS) - 1
-NO_START = -(1 << 63)
+NO_START, NO_END = -(1 << 63), (1 << 63) - 1
 
 
 class Program(NamedTuple):

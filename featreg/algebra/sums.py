@@ -1,6 +1,7 @@
-"""Add numbers exactly and round once: sum and avg, and the count beside them.
+"""Add numbers exactly and round once: sum and avg, with the count and, in MODE 1, the extremes of the same values.
 
-The arithmetic is in `exact`; here the schedule is walked.
+The arithmetic is in `exact`; here the schedule is walked.  A partial is the sum's
+words, then the smallest and the largest value where they are asked for.
 """
 
 import numpy as np
@@ -17,15 +18,18 @@ from featreg.algebra.exact import (
     isum_to_i64,
     isum_to_i128,
     sum_final,
-    sum_fold,
+    sum_fold_rows,
     sum_init,
     sum_merge,
 )
+from featreg.algebra.extremes import begin_extremes, fold_extremes, give_extreme, merge_extremes
 from featreg.algebra.flags import INTERNAL
-from featreg.algebra.pools import one_nan, plain_word, put_wide, short_of
+from featreg.algebra.pools import one_nan, put_wide, short_of, word_of
 from featreg.algebra.schedule import (
     AS_AVG,
     AS_COUNT,
+    AS_HIGHEST,
+    AS_LOWEST,
     AS_WIDE_SUM,
     NULL,
     OUTPUT_COLUMN,
@@ -33,6 +37,8 @@ from featreg.algebra.schedule import (
     OUTPUT_SCALE,
     OVERFLOW,
     SLOT_INPUT,
+    SLOT_MODE,
+    SLOT_WIDTH,
     TOP_HEAP,
     TOP_OUT_TEXT,
     VALUE,
@@ -43,26 +49,26 @@ from featreg.algebra.schedule import (
 def run_sums(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one slot that sums doubles; stops early when the heap lacks room for wide accumulators."""
     ops, records, base, heap, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.tops
-    floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
-    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
+    floats, width, extremes = records.view(np.float64), program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_MODE] > 0
+    values, valid = chunk.inputs[program.slots[slot, SLOT_INPUT]], chunk.valid[program.slots[slot, SLOT_INPUT]]
     while op < n_ops:
         word = ops[op]
         if short_of(tops, TOP_HEAP, heap.shape[0], 2 * SUM_WIDE_WORDS):
             return op
         if word & 1 == 0:
-            row = word >> 33
-            at = base + SUM_WORDS * ((word >> 2) & 0x7FFFFFFF)
+            row, end = word >> 33, ops[op + 1]
+            at = base + width * ((word >> 2) & 0x7FFFFFFF)
             if word & 2:
-                sum_init(records, floats, at)
-            if chunk.valid[column, row]:
-                bits[0] = plain_word(chunk.inputs[column, row], True)
-                sum_fold(records, floats, at, double[0], heap, tops)
-            op += 1
+                _begin(records, floats, at, extremes)
+            sum_fold_rows(records, floats, at, values, valid, row, end, heap, tops)
+            if extremes:
+                fold_extremes(records, at + SUM_WORDS, values, valid, False, row, end)
+            op += 2
         elif word & 2:
-            at = base + SUM_WORDS * ((word >> 3) & 0x3FFFFFFF)
+            at = base + width * ((word >> 3) & 0x3FFFFFFF)
             if word & 4:
-                sum_init(records, floats, at)
-            sum_merge(records, floats, at, records, floats, base + SUM_WORDS * (word >> 33), heap, tops, heap)
+                _begin(records, floats, at, extremes)
+            _merge(records, floats, at, base + width * (word >> 33), heap, tops, extremes)
             op += 1
         else:
             n = word >> 33
@@ -71,47 +77,67 @@ def run_sums(slot, op, n_ops, program, chunk, state):
             if count > 0:
                 at, top = base, tops[TOP_HEAP]
                 if n == 1:
-                    at = base + SUM_WORDS * ops[op + 3]
+                    at = base + width * ops[op + 3]
                 else:
-                    sum_init(records, floats, at)
+                    _begin(records, floats, at, extremes)
                     for i in range(op + 3, op + 3 + n):
-                        sum_merge(records, floats, at, records, floats, base + SUM_WORDS * ops[i], heap, tops, heap)
+                        _merge(records, floats, at, base + width * ops[i], heap, tops, extremes)
                 row, seen = ops[op + 1], records[at]
-                total = sum_final(records, floats, at, heap, scratch) if seen > 0 else 0.0
+                total = sum_final(records, floats, at, heap, state.scratch) if seen > 0 else 0.0
                 for o in range(first, first + count):
                     out, final = program.outputs[o, OUTPUT_COLUMN], program.outputs[o, OUTPUT_FINAL]
+                    if final == AS_LOWEST or final == AS_HIGHEST:
+                        give_extreme(program, state, o, row, at + SUM_WORDS, seen > 0)
+                        continue
                     state.out_valid[out, row] = VALUE if seen > 0 or final == AS_COUNT else NULL
                     if final == AS_COUNT:
                         state.out_words[out, row] = seen
                     else:
-                        double[0] = (total / seen if final == AS_AVG and seen > 0 else total) + 0.0  # no -0.0
-                        state.out_words[out, row] = one_nan(bits[0])
+                        value = (total / seen if final == AS_AVG and seen > 0 else total) + 0.0  # no -0.0
+                        state.out_words[out, row] = one_nan(word_of(value))
                 tops[TOP_HEAP] = top
             op += 3 + n
     return op
 
 
 @njit(**INTERNAL)
+def _begin(records, floats, at, extremes):
+    sum_init(records, floats, at)
+    if extremes:
+        begin_extremes(records, at + SUM_WORDS)
+
+
+@njit(**INTERNAL)
+def _merge(records, floats, into, other, heap, tops, extremes):
+    sum_merge(records, floats, into, records, floats, other, heap, tops, heap)
+    if extremes:
+        merge_extremes(records, into + SUM_WORDS, other + SUM_WORDS)
+
+
+@njit(**INTERNAL)
 def run_integer_sums(slot, op, n_ops, program, chunk, state):
     """Walk the schedule for one slot that sums BIGINT or DECIMAL of up to 18 digits in 128 bits."""
     ops, records, base, tops = state.ops, state.records, state.slot_base[slot], state.tops
-    floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
-    scratch, bits, double = state.scratch, state.word, state.word.view(np.float64)
+    floats, width, extremes = records.view(np.float64), program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_MODE] > 0
+    values, valid = chunk.inputs[program.slots[slot, SLOT_INPUT]], chunk.valid[program.slots[slot, SLOT_INPUT]]
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:
-            row = word >> 33
-            at = base + ISUM_WORDS * ((word >> 2) & 0x7FFFFFFF)
+            row, end = word >> 33, ops[op + 1]
+            at = base + width * ((word >> 2) & 0x7FFFFFFF)
             if word & 2:
-                isum_init(records, floats, at)
-            if chunk.valid[column, row]:
-                isum_fold(records, floats, at, chunk.inputs[column, row])
-            op += 1
+                _begin_integers(records, floats, at, extremes)
+            for i in range(row, end):
+                if valid[i]:
+                    isum_fold(records, floats, at, values[i])
+            if extremes:
+                fold_extremes(records, at + ISUM_WORDS, values, valid, False, row, end)
+            op += 2
         elif word & 2:
-            at = base + ISUM_WORDS * ((word >> 3) & 0x3FFFFFFF)
+            at = base + width * ((word >> 3) & 0x3FFFFFFF)
             if word & 4:
-                isum_init(records, floats, at)
-            isum_merge(records, floats, at, records, floats, base + ISUM_WORDS * (word >> 33))
+                _begin_integers(records, floats, at, extremes)
+            _merge_integers(records, floats, at, base + width * (word >> 33), extremes)
             op += 1
         else:
             n = word >> 33
@@ -120,9 +146,9 @@ def run_integer_sums(slot, op, n_ops, program, chunk, state):
             if count > 0:
                 if short_of(tops, TOP_OUT_TEXT, state.out_text.shape[0], 16 * count):
                     return op
-                isum_init(records, floats, base)
+                _begin_integers(records, floats, base, extremes)
                 for i in range(op + 3, op + 3 + n):
-                    isum_merge(records, floats, base, records, floats, base + ISUM_WORDS * ops[i])
+                    _merge_integers(records, floats, base, base + width * ops[i], extremes)
                 row, seen = ops[op + 1], records[base]
                 for o in range(first, first + count):
                     out, final = program.outputs[o, OUTPUT_COLUMN], program.outputs[o, OUTPUT_FINAL]
@@ -131,9 +157,11 @@ def run_integer_sums(slot, op, n_ops, program, chunk, state):
                         state.out_words[out, row], state.out_valid[out, row] = seen, VALUE
                     elif seen == 0:
                         state.out_valid[out, row] = NULL
+                    elif final == AS_LOWEST or final == AS_HIGHEST:
+                        give_extreme(program, state, o, row, base + ISUM_WORDS, True)
                     elif final == AS_AVG:
-                        double[0] = isum_to_double(records, base, program.outputs[o, OUTPUT_SCALE], scratch) / seen + 0.0
-                        state.out_words[out, row], state.out_valid[out, row] = bits[0], VALUE
+                        mean = isum_to_double(records, base, program.outputs[o, OUTPUT_SCALE], state.scratch) / seen + 0.0
+                        state.out_words[out, row], state.out_valid[out, row] = word_of(mean), VALUE
                     elif final == AS_WIDE_SUM:
                         low, high, fits = isum_to_i128(records, base)
                         put_wide(state, out, row, low, high)
@@ -143,3 +171,17 @@ def run_integer_sums(slot, op, n_ops, program, chunk, state):
                         state.out_words[out, row], state.out_valid[out, row] = total, VALUE if fits else OVERFLOW
             op += 3 + n
     return op
+
+
+@njit(**INTERNAL)
+def _begin_integers(records, floats, at, extremes):
+    isum_init(records, floats, at)
+    if extremes:
+        begin_extremes(records, at + ISUM_WORDS)
+
+
+@njit(**INTERNAL)
+def _merge_integers(records, floats, into, other, extremes):
+    isum_merge(records, floats, into, records, floats, other)
+    if extremes:
+        merge_extremes(records, into + ISUM_WORDS, other + ISUM_WORDS)

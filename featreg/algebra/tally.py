@@ -21,6 +21,7 @@ from featreg.algebra.schedule import (
     OUTPUT_COLUMN,
     OUTPUT_DOUBLE,
     OUTPUT_FINAL,
+    ROWS_DONE,
     SLOT_BYTES,
     SLOT_INPUT,
     SLOT_LIMIT,
@@ -245,16 +246,19 @@ def run_tally(slot, op, n_ops, program, chunk, state):
     while op < n_ops:
         word = ops[op]
         if word & 1 == 0:
-            row = word >> 33
             at = base + ((word >> 2) & 0x7FFFFFFF)
-            if word & 2:
+            done, tops[ROWS_DONE] = tops[ROWS_DONE], 0
+            if word & 2 and done == 0:
                 records[at] = 0
-            if chunk.valid[column, row]:
+            for row in range((word >> 33) + done, ops[op + 1]):
+                if not chunk.valid[column, row]:
+                    continue
                 value = chunk.inputs[column, row]
                 held = HEADER + ENTRY * heap[records[at] - 1] if records[at] > 0 else np.int64(0)
-                if short_of(tops, TOP_HEAP, heap.shape[0], 4 * held + 4 * (HEADER + ENTRY * SMALLEST)):
-                    return op
-                if is_text and short_of(tops, TOP_TEXT, text.shape[0], value & LONGEST_TEXT):
+                if short_of(tops, TOP_HEAP, heap.shape[0], 4 * held + 4 * (HEADER + ENTRY * SMALLEST)) or (
+                    is_text and short_of(tops, TOP_TEXT, text.shape[0], value & LONGEST_TEXT)
+                ):
+                    tops[ROWS_DONE] = row - (word >> 33)
                     return op
                 if records[at] == 0:
                     records[at] = _new_map(heap, tops, np.int64(SMALLEST)) + 1
@@ -264,7 +268,7 @@ def run_tally(slot, op, n_ops, program, chunk, state):
                 records[at] = (
                     fold_tally(heap, tops, records[at] - 1, mode, mark, value, is_text, number, chunk.text, text, True, oldest) + 1
                 )
-            op += 1
+            op += 2
         elif word & 2:
             into, other = base + ((word >> 3) & 0x3FFFFFFF), records[base + (word >> 33)] - 1
             if word & 4:

@@ -1,14 +1,14 @@
 """Build the sweep program of a view: which partials, in which tiles, for which windows.
 
-Features that need the same partial share a slot (count, sum and avg of a column are
-one sum); slots that share a hop share tiles and make a group.  Group 0 has one tile
+Features that need the same partial share a slot (count, sum, avg, min and max of a column
+are one sum with its extremes); slots that share a hop share tiles and make a group.  Group 0 has one tile
 for all of history: features without a window, and those that follow for any trailing
 window from one newest-row partial.  Its first slot is the newest event time, which
 tells whether a window has a row at all.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from featreg.vocabulary import BIGINT, DataType
 
 FROM_EVENT_TIME, FROM_VISIBLE = -1, -2
 WIDE_DIGITS = 18
-WIDTHS = {s.COUNT: 1, s.SUM: 5, s.INTEGER_SUM: 3, s.EXTREME: 2, s.MOMENTS: 9, s.WIDE_MOMENTS: 15, s.TALLY: 1}
+WIDTHS = {s.COUNT: 1, s.SUM: 5, s.INTEGER_SUM: 3, s.EXTREME: 3, s.MOMENTS: 9, s.WIDE_MOMENTS: 15, s.TALLY: 1}
 MOST_IN_TOP_LEVEL = 16
 
 
@@ -40,7 +40,14 @@ class Slot:
 
     @property
     def width(self) -> int:
-        return 1 + self.limit * (1 + len(self.parts)) if self.kind == s.RANKED else WIDTHS[self.kind]
+        if self.kind == s.RANKED:
+            return 1 + self.limit * (1 + len(self.parts))
+        return WIDTHS[self.kind] + (2 if self.has_extremes else 0)
+
+    @property
+    def has_extremes(self) -> bool:
+        """A sum that keeps the extremes of its values too."""
+        return self.kind in (s.SUM, s.INTEGER_SUM) and self.mode > 0
 
 
 @dataclass(frozen=True)
@@ -80,13 +87,13 @@ def build_program(
     """The program that keeps partials for the aggregates `names` and gives results for those `wanted` (default: all)."""
     stored = [f for f in view.features if f.aggregation and (names is None or f.name in set(names))]
     given = [f for f in stored if wanted is None or f.name in set(wanted)]
-    summed = {slot for f in stored if (slot := _slot(view, f)).kind in (s.SUM, s.INTEGER_SUM, s.WIDE_MOMENTS)}
-    newest = Slot(s.EXTREME, 0, mode=1)
-    slots = {newest: None} | {_shared(_slot(view, f), f, summed): None for f in stored}
+    slot_of = _shared({f.name: _slot(view, f) for f in stored})
+    newest = Slot(s.EXTREME, 0)
+    slots = dict.fromkeys((newest, *slot_of.values()))
     windows: dict[Slot, dict[tuple[int, int], None]] = {slot: {} for slot in slots}
     for feature in stored:
-        windows[_shared(_slot(view, feature), feature, summed)][_window(feature)] = None
-    columns = [_column(view, feature, _shared(_slot(view, feature), feature, summed)) for feature in given]
+        windows[slot_of[feature.name]][_window(feature)] = None
+    columns = [_column(feature, slot_of[feature.name]) for feature in given]
     presences: dict[tuple[int, int], int] = {}
     if presence:
         for feature in given:
@@ -123,7 +130,7 @@ def _slot(view: CompiledView, f: CompiledFeature) -> Slot:
         case "moments":
             return Slot(s.MOMENTS if f.column.type.name == "DOUBLE" else s.WIDE_MOMENTS, hop, lifted, is_text=text)
         case "extremes" if not text:
-            return Slot(s.EXTREME, hop, lifted, mode=1 if f.aggregation in ("max", "any") else -1)
+            return Slot(s.EXTREME, hop, lifted)
         case "tally":
             return Slot(s.TALLY, hop, lifted, mode=1 if aggregation.newest else 0, limit=f.limit, is_text=text)
     ties = tuple(
@@ -142,14 +149,27 @@ def _column_of(view: CompiledView, name: str) -> Typed:
     return analyze('"' + name.replace('"', '""') + '"', view.scan.source.types)
 
 
-def _shared(slot: Slot, feature: CompiledFeature, summed: set[Slot]) -> Slot:
-    """A count of a column's values is in the column's sum, where there is one."""
-    if slot.kind == s.COUNT and slot.input is not None and feature.column is not None:
-        for kind in (s.SUM, s.INTEGER_SUM, s.WIDE_MOMENTS):
-            other = Slot(kind, slot.hop, slot.input, is_text=_is_text(feature.column.type))
-            if other in summed:
-                return other
-    return slot
+_OF_ONE_COLUMN = (s.SUM, s.INTEGER_SUM, s.WIDE_MOMENTS, s.EXTREME, s.COUNT)  # each has in it what those after it keep
+
+
+def _shared(slots: Mapping[str, Slot]) -> dict[str, Slot]:
+    """One partial for all that is kept of a column: a sum counts, and has the extremes with it where they are asked for."""
+    together: dict[tuple[int, Input | None], dict[int, Slot]] = {}
+    for slot in slots.values():
+        if slot.kind in _OF_ONE_COLUMN:
+            together.setdefault((slot.hop, slot.input), {})[slot.kind] = slot
+
+    def shared(slot: Slot) -> Slot:
+        mates = together[slot.hop, slot.input] if slot.kind in _OF_ONE_COLUMN else {}
+        if slot.kind in (s.COUNT, s.EXTREME, s.SUM, s.INTEGER_SUM):
+            for kind in (s.SUM, s.INTEGER_SUM):
+                if kind in mates:
+                    return replace(mates[kind], mode=int(s.EXTREME in mates))
+        if slot.kind == s.COUNT:
+            return next((mates[kind] for kind in _OF_ONE_COLUMN if kind in mates), slot)
+        return slot
+
+    return {name: shared(slot) for name, slot in slots.items()}
 
 
 _FINALS = {
@@ -162,8 +182,10 @@ _FINALS = {
 }
 
 
-def _column(view: CompiledView, f: CompiledFeature, slot: Slot) -> Column:
+def _column(f: CompiledFeature, slot: Slot) -> Column:
     final = _FINALS.get(f.aggregation, s.AS_LIST if f.type.name == "LIST" else s.AS_VALUE)
+    if slot.kind != s.RANKED and f.aggregation in ("min", "all", "max", "any"):
+        final = s.AS_LOWEST if f.aggregation in ("min", "all") else s.AS_HIGHEST
     if f.aggregation == "sum":
         final = s.AS_WIDE_SUM if f.type.name == "DECIMAL" else s.AS_SUM
     scale = f.column.type.scale if f.column is not None else 0

@@ -19,6 +19,7 @@ from featreg.algebra.schedule import (
     GROUP_LEVELS,
     GROUP_SPAN,
     GROUP_WINDOWS,
+    NO_END,
     NO_START,
     WINDOW_HOP,
     WINDOW_WIDTH,
@@ -31,7 +32,9 @@ FEW = 12  # so few tiles are merged one by one
 
 @njit(**INTERNAL)
 def _find(numbers, low, high, tile):
-    """The first place in sorted `numbers[low:high]` that is not below `tile`."""
+    """The first place in sorted `numbers[low:high]` that is not below `tile`: most often the very first."""
+    if low < high and numbers[low] >= tile:
+        return low
     while low < high:
         middle = (low + high) >> 1
         if numbers[middle] < tile:
@@ -82,19 +85,19 @@ def _tile_of(tile, levels, level, numbers, records, group_state, g, free):
 
 
 @njit(**INTERNAL)
-def _drop_dead(first_live, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free):
-    """Forget the tiles that no window at or after this instant can see."""
-    for depth in range(n_levels):
-        level = first_level + depth
-        bound = first_live >> shifts[level]
-        while levels[level, LEVEL_COUNT] > 0:
-            at = levels[level, LEVEL_BASE] + levels[level, LEVEL_HEAD]
-            if numbers[at] >= bound:
-                break
-            free[group_state[g, STATE_FREE_BASE] + group_state[g, STATE_FREE]] = records[at]
-            group_state[g, STATE_FREE] += 1
-            levels[level, LEVEL_HEAD] += 1
-            levels[level, LEVEL_COUNT] -= 1
+def _drop_dead(bound, hop, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free):
+    """Forget the tiles that end at or before `bound`: no window from this instant on can see them."""
+    for level in range(first_level, first_level + n_levels):
+        at, end = levels[level, LEVEL_HEAD] + levels[level, LEVEL_BASE], levels[level, LEVEL_COUNT]
+        end += at
+        first, to = at, group_state[g, STATE_FREE_BASE] + group_state[g, STATE_FREE]
+        while at < end and ((numbers[at] + 1) << shifts[level]) * hop <= bound:
+            free[to] = records[at]
+            to += 1
+            at += 1
+        levels[level, LEVEL_HEAD] += at - first
+        levels[level, LEVEL_COUNT] -= at - first
+        group_state[g, STATE_FREE] += at - first
 
 
 @njit(**INTERNAL)
@@ -194,7 +197,10 @@ def schedule(g, row, n_rows, program, chunk, state):
     key_index, spine_row, instants, event_times = chunk.key_index, chunk.spine_row, chunk.instant, chunk.event_time
     shifts, key = program.shifts, group_state[g, STATE_KEY]
     to = np.int64(0)
-    tile, tile_start, tile_end = np.int64(0), np.int64(0), np.int64(0)  # the tile of the row before: divisions are dear
+    # The tile of the row before, for divisions are dear, and the instant from which no window sees it.
+    tile, tile_start, tile_end, seen_until = np.int64(0), np.int64(0), np.int64(0), NO_END
+    if hop == 0:
+        tile_start, tile_end = NO_START, NO_END
     while row < n_rows:
         if key_index[row] != key:
             key = key_index[row]
@@ -203,19 +209,29 @@ def schedule(g, row, n_rows, program, chunk, state):
         if span >= 0 and levels[first_level, LEVEL_COUNT] > 0:
             oldest = numbers[levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD]]
             if (oldest + 1) * hop <= instant - span:
-                _drop_dead((instant - span) // hop, program.shifts, levels, first_level, n_levels, numbers, records, group_state, g, free)
+                _drop_dead(instant - span, hop, program.shifts, levels, first_level, n_levels, numbers, records, group_state, g, free)
         if spine_row[row] < 0:
-            if ops.shape[0] - to < n_levels * (FEW + 2):
+            if ops.shape[0] - to < n_levels * (FEW + 4):
                 break
             event_time = event_times[row]
             if hop > 0 and not (tile_start <= event_time < tile_end):
                 tile = event_time // hop
                 tile_start = tile * hop
                 tile_end = tile_start + hop
-            if span < 0 or tile_end > instant - span:
+                seen_until = tile_end + span if span >= 0 else NO_END
+            if instant < seen_until:
+                end = row + 1  # the rows of one tile that stand together are one operation
+                while (
+                    end < n_rows
+                    and key_index[end] == key
+                    and spine_row[end] < 0
+                    and tile_start <= event_times[end] < tile_end
+                    and instants[end] < seen_until
+                ):
+                    end += 1
                 record, fresh = _tile_of(tile, levels, first_level, numbers, records, group_state, g, free)
-                ops[to] = row << 33 | record << 2 | fresh
-                to += 1
+                ops[to], ops[to + 1] = row << 33 | record << 2 | fresh, end
+                to += 2
                 if n_levels > 1:
                     count = levels[first_level, LEVEL_COUNT]
                     last = levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD] + count - 1
@@ -225,10 +241,12 @@ def schedule(g, row, n_rows, program, chunk, state):
                     elif record != records[last]:  # late: its tile is closed
                         for level in range(first_level + 1, first_level + n_levels):
                             record, fresh = _tile_of(tile >> shifts[level], levels, level, numbers, records, group_state, g, free)
-                            ops[to] = row << 33 | record << 2 | fresh
-                            to += 1
+                            ops[to], ops[to + 1] = row << 33 | record << 2 | fresh, end
+                            to += 2
                     elif fresh and count > 1:
                         to = _close(last - 1, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to)
+                row = end
+                continue
         else:
             most = 3
             for level in range(first_level, first_level + n_levels):

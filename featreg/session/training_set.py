@@ -176,9 +176,7 @@ def _look_up(engine, lookup: Lookup, view: CompiledView, source: tuple[Relation,
     try:
         first, last = (int(cut.min()), int(cut.max())) if rows else (0, 0)
         plan = plan_backfill(view, program, relation, SPINE, first, last, about + rows, known_at)
-        filled = backfill(
-            engine, plan, rows, len(program.columns), engine.threads, None if progress is None else lambda n: progress(view.name, n)
-        )
+        filled = backfill(engine, plan, rows, engine.threads, None if progress is None else lambda n: progress(view.name, n))
     finally:
         engine.unregister(SPINE)
     examples = tuple(row[0] for row in engine.rows(plan.scan.examples)) if filled.tally.rejected else ()

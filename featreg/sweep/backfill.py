@@ -14,12 +14,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from featreg.algebra.schedule import LENGTH_BITS, TOP_OUT_HEAP, TOP_OUT_TEXT
+from featreg.algebra.schedule import TOP_OUT_HEAP, TOP_OUT_TEXT
 from featreg.compile.program import SweepProgram
 from featreg.plan.offline import OfflinePlan
+from featreg.sweep.gather import Found, Part, gather
 from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, accepted, first_border, make_chunk
 from featreg.sweep.sweeper import Results, Sweeper
-from featreg.sweep.words import is_text, to_arrow
+from featreg.sweep.words import to_arrow
 from featreg.vocabulary import DataType
 
 
@@ -42,15 +43,11 @@ class Filled:
         return to_arrow(self.results.words[place], self.results.valid[place], kind, self.items, self.text)
 
 
-def backfill(
-    engine: Engine, plan: OfflinePlan, rows: int, columns: int, threads: int, progress: Callable[[int], None] | None = None
-) -> Filled:
-    """Run the plan's buckets; `columns` may be more than the program gives, for what is derived from them."""
-    results, tally = Results(columns, rows), Tally()
-    program, n_keys = plan.program, len(plan.key_types)
+def backfill(engine: Engine, plan: OfflinePlan, rows: int, threads: int, progress: Callable[[int], None] | None = None) -> Filled:
+    """Run the plan's buckets for a spine of `rows` rows."""
+    program, n_keys, tally = plan.program, len(plan.key_types), Tally()
     layout = Layout(plan.key_types, tuple(item.type for item in program.inputs), plan.event_is_visible)
-    stored = [place for place, column in enumerate(program.columns) if _has_pool(column.type)]
-    crew = [_Worker(program, results, layout, bool(stored)) for _ in range(max(1, threads))]
+    crew = [_Worker(program, layout) for _ in range(max(1, threads))]
     try:
         for sql in plan.buckets:
             at_work = 0
@@ -69,21 +66,15 @@ def backfill(
     for worker in crew:
         worker.raise_failure()
     tally.events = sum(worker.events for worker in crew)
-    items, text = _together(program, results, stored, [worker.pools() for worker in crew])
-    return Filled(results, items, text, tally)
+    return Filled(*gather(program, rows, [worker.found() for worker in crew], threads), tally)
 
 
 class _Worker:
-    """A thread with a sweeper of its own.  A key is swept by one worker, for what continues goes to who began it.
+    """A thread with a sweeper of its own.  A key is swept by one worker, for what continues goes to who began it."""
 
-    The sweep writes the results of a batch side by side; they are spread over the spine's rows afterwards, a column
-    at a time: one miss of the cache after another within the kernels made them a quarter slower.
-    """
-
-    def __init__(self, program: SweepProgram, results: Results, layout: Layout, keep_rows: bool):
-        self.sweeper, self.layout, self.keep_rows = Sweeper(program, Results(len(program.columns), 0)), layout, keep_rows
-        self.results = results
-        self.rows: list[np.ndarray] = []
+    def __init__(self, program: SweepProgram, layout: Layout):
+        self.sweeper, self.layout = Sweeper(program, Results(len(program.columns), BATCH_ROWS)), layout
+        self.parts: list[Part] = []
         self.events = 0
         self.failure: BaseException | None = None
         self.queue: Queue[tuple[pa.RecordBatch, bool] | None] = Queue(maxsize=2)
@@ -103,9 +94,9 @@ class _Worker:
         if self.failure is not None:
             raise self.failure
 
-    def pools(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    def found(self) -> Found:
         tops = self.sweeper.tops
-        return self.sweeper.out_heap[: tops[TOP_OUT_HEAP]], self.sweeper.out_text[: tops[TOP_OUT_TEXT]], self.rows
+        return Found(self.parts, self.sweeper.out_heap[: tops[TOP_OUT_HEAP]], self.sweeper.out_text[: tops[TOP_OUT_TEXT]])
 
     def _work(self) -> None:
         while (given := self.queue.get()) is not None:
@@ -120,48 +111,9 @@ class _Worker:
         asked = np.flatnonzero(chunk.spine_row >= 0)
         spine = chunk.spine_row[asked]
         chunk.spine_row[asked] = np.arange(len(spine))
-        near = self.sweeper.results
-        if near.words.shape[1] < len(spine):
-            self.sweeper.results = near = Results(len(near.words), max(len(spine), BATCH_ROWS))
+        near, n = self.sweeper.results, len(spine)
+        if near.words.shape[1] < n:
+            self.sweeper.results = near = Results(len(near.words), n)
         self.sweeper.feed(chunk, continues)
-        for column in range(len(near.words)):
-            self.results.words[column, spine] = near.words[column, : len(spine)]
-            self.results.valid[column, spine] = near.valid[column, : len(spine)]
-        self.events += len(chunk.spine_row) - len(spine)
-        if self.keep_rows:
-            self.rows.append(spine)
-
-
-def _has_pool(kind: DataType) -> bool:
-    return is_text(kind) or kind.name in ("LIST", "MAP")
-
-
-def _together(program: SweepProgram, results: Results, stored: list[int], parts: list[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]):
-    """Put the workers' pools one behind another, and move what points into them."""
-    if not stored:
-        return np.zeros(0, np.int64), np.zeros(0, np.uint8)
-    item_base = text_base = 0
-    moved_items = []
-    for items, text, seen in parts:
-        rows = np.concatenate(seen) if seen else np.zeros(0, np.int64)
-        items = items.copy()
-        for place in stored:
-            kind = program.columns[place].type
-            base = text_base if is_text(kind) else item_base
-            if base:
-                results.words[place, rows] += base << LENGTH_BITS
-            if kind.element is not None and is_text(kind.element) and text_base:
-                _move_items(
-                    results.words[place, rows], results.valid[place, rows], items, item_base, 2 if kind.name == "MAP" else 1, text_base
-                )
-        moved_items.append(items)
-        item_base += len(items)
-        text_base += len(text)
-    return np.concatenate(moved_items), np.concatenate([text for _, text, _ in parts])
-
-
-def _move_items(words: np.ndarray, valid: np.ndarray, items: np.ndarray, item_base: int, step: int, text_base: int) -> None:
-    """Shift the texts inside lists; each list is pointed to once."""
-    for word in words[valid == 1].tolist():
-        at, count = (word >> LENGTH_BITS) - item_base, word & ((1 << LENGTH_BITS) - 1)
-        items[at : at + step * count : step] += text_base << LENGTH_BITS
+        self.parts.append(Part(spine, near.words[:, :n].copy(), near.valid[:, :n].copy()))
+        self.events += len(chunk.spine_row) - n

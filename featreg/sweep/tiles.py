@@ -190,13 +190,15 @@ def schedule(g, row, n_rows, program, chunk, state):
     the tiles behind a late row's, plus the tiles that each window covers.
     """
     hop, n_levels, span = program.groups[g, GROUP_HOP], program.groups[g, GROUP_LEVELS], program.groups[g, GROUP_SPAN]
-    first_level = program.groups[g, GROUP_FIRST_LEVEL]
+    finest = program.groups[g, GROUP_FIRST_LEVEL]
     first_window, n_windows = program.groups[g, GROUP_FIRST_WINDOW], program.groups[g, GROUP_WINDOWS]
     levels, numbers, records = state.levels, state.tile_number, state.tile_record
     group_state, free, ops = state.group_state, state.free, state.ops
     key_index, spine_row, instants, event_times = chunk.key_index, chunk.spine_row, chunk.instant, chunk.event_time
     shifts, key = program.shifts, group_state[g, STATE_KEY]
     to = np.int64(0)
+    # The finest tiles are numbers[low:end] while rows go by; `levels` has them again when another function looks there.
+    low, end, room_end, dead_at = _look_up(levels, finest, numbers, hop, span)
     # The tile of the row before, for divisions are dear, and the instant from which no window sees it.
     tile, tile_start, tile_end, seen_until = np.int64(0), np.int64(0), np.int64(0), NO_END
     if hop == 0:
@@ -204,12 +206,14 @@ def schedule(g, row, n_rows, program, chunk, state):
     while row < n_rows:
         if key_index[row] != key:
             key = key_index[row]
+            _put_back(levels, finest, low, end)
             begin_key(g, key, program, state)
+            low, end, room_end, dead_at = _look_up(levels, finest, numbers, hop, span)
         instant = instants[row]
-        if span >= 0 and levels[first_level, LEVEL_COUNT] > 0:
-            oldest = numbers[levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD]]
-            if (oldest + 1) * hop <= instant - span:
-                _drop_dead(instant - span, hop, program.shifts, levels, first_level, n_levels, numbers, records, group_state, g, free)
+        if instant >= dead_at:
+            _put_back(levels, finest, low, end)
+            _drop_dead(instant - span, hop, shifts, levels, finest, n_levels, numbers, records, group_state, g, free)
+            low, end, room_end, dead_at = _look_up(levels, finest, numbers, hop, span)
         if spine_row[row] < 0:
             if ops.shape[0] - to < n_levels * (FEW + 4):
                 break
@@ -219,37 +223,49 @@ def schedule(g, row, n_rows, program, chunk, state):
                 tile_start = tile * hop
                 tile_end = tile_start + hop
                 seen_until = tile_end + span if span >= 0 else NO_END
-            if instant < seen_until:
-                end = row + 1  # the rows of one tile that stand together are one operation
-                while (
-                    end < n_rows
-                    and key_index[end] == key
-                    and spine_row[end] < 0
-                    and tile_start <= event_times[end] < tile_end
-                    and instants[end] < seen_until
-                ):
-                    end += 1
-                record, fresh = _tile_of(tile, levels, first_level, numbers, records, group_state, g, free)
-                ops[to], ops[to + 1] = row << 33 | record << 2 | fresh, end
-                to += 2
-                if n_levels > 1:
-                    count = levels[first_level, LEVEL_COUNT]
-                    last = levels[first_level, LEVEL_BASE] + levels[first_level, LEVEL_HEAD] + count - 1
-                    if group_state[g, STATE_COARSE] == 0:
-                        if count > FEW:
-                            to = _close_all(shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to)
-                    elif record != records[last]:  # late: its tile is closed
-                        for level in range(first_level + 1, first_level + n_levels):
-                            record, fresh = _tile_of(tile >> shifts[level], levels, level, numbers, records, group_state, g, free)
-                            ops[to], ops[to + 1] = row << 33 | record << 2 | fresh, end
-                            to += 2
-                    elif fresh and count > 1:
-                        to = _close(last - 1, shifts, levels, first_level, n_levels, numbers, records, group_state, g, free, ops, to)
-                row = end
+            if instant >= seen_until:
+                row += 1
                 continue
+            first = row  # the rows of one tile that stand together are one operation
+            row += 1
+            while (
+                row < n_rows
+                and key_index[row] == key
+                and spine_row[row] < 0
+                and tile_start <= event_times[row] < tile_end
+                and instants[row] < seen_until
+            ):
+                row += 1
+            if end > low and numbers[end - 1] == tile:
+                record, fresh = records[end - 1], 0
+            elif end < room_end and (end == low or numbers[end - 1] < tile):
+                record, fresh = _take_record(group_state, g, free), 2
+                numbers[end], records[end] = tile, record
+                end += 1
+                if end - low == 1:
+                    dead_at = seen_until
+            else:
+                _put_back(levels, finest, low, end)
+                record, fresh = _tile_of(tile, levels, finest, numbers, records, group_state, g, free)
+                low, end, room_end, dead_at = _look_up(levels, finest, numbers, hop, span)
+            ops[to], ops[to + 1] = first << 33 | record << 2 | fresh, row
+            to += 2
+            if n_levels > 1:
+                if group_state[g, STATE_COARSE] == 0:
+                    if end - low > FEW:
+                        _put_back(levels, finest, low, end)
+                        to = _close_all(shifts, levels, finest, n_levels, numbers, records, group_state, g, free, ops, to)
+                elif record != records[end - 1]:  # late: its tile is closed
+                    for level in range(finest + 1, finest + n_levels):
+                        record, fresh = _tile_of(tile >> shifts[level], levels, level, numbers, records, group_state, g, free)
+                        ops[to], ops[to + 1] = first << 33 | record << 2 | fresh, row
+                        to += 2
+                elif fresh and end - low > 1:
+                    to = _close(end - 2, shifts, levels, finest, n_levels, numbers, records, group_state, g, free, ops, to)
         else:
+            _put_back(levels, finest, low, end)
             most = 3
-            for level in range(first_level, first_level + n_levels):
+            for level in range(finest, finest + n_levels):
                 most += levels[level, LEVEL_COUNT]
             if ops.shape[0] - to < n_windows * (most + FEW):
                 break
@@ -257,11 +273,28 @@ def schedule(g, row, n_rows, program, chunk, state):
                 width = program.windows[first_window + window, WINDOW_WIDTH]
                 window_hop = program.windows[first_window + window, WINDOW_HOP]
                 start = NO_START if width < 0 else (instant - width) // window_hop * window_hop
-                first = np.int64(0) if hop == 0 else NO_START >> 1 if width < 0 else (instant - width) // hop
-                end = _cover(first, group_state[g, STATE_COARSE], shifts, levels, first_level, n_levels, numbers, records, ops, to + 3)
-                ops[to] = (end - to - 3) << 33 | window << 2 | 1
+                since = np.int64(0) if hop == 0 else NO_START >> 1 if width < 0 else (instant - width) // hop
+                behind = _cover(since, group_state[g, STATE_COARSE], shifts, levels, finest, n_levels, numbers, records, ops, to + 3)
+                ops[to] = (behind - to - 3) << 33 | window << 2 | 1
                 ops[to + 1] = spine_row[row]
                 ops[to + 2] = start
-                to = end
-        row += 1
+                to = behind
+            row += 1
+    _put_back(levels, finest, low, end)
     return row, to
+
+
+@njit(**INTERNAL)
+def _look_up(levels, finest, numbers, hop, span):
+    """Where the finest tiles begin, end, and have room until; and the instant from which the oldest is dead."""
+    base = levels[finest, LEVEL_BASE]
+    low = base + levels[finest, LEVEL_HEAD]
+    end = low + levels[finest, LEVEL_COUNT]
+    dead_at = (numbers[low] + 1) * hop + span if span >= 0 and end > low else np.int64(NO_END)
+    return low, end, base + levels[finest, LEVEL_CAPACITY], dead_at
+
+
+@njit(**INTERNAL)
+def _put_back(levels, finest, low, end):
+    levels[finest, LEVEL_HEAD] = low - levels[finest, LEVEL_BASE]
+    levels[finest, LEVEL_COUNT] = end - low

@@ -17,7 +17,7 @@ import pyarrow as pa
 from featreg.algebra.schedule import TOP_OUT_HEAP, TOP_OUT_TEXT
 from featreg.compile.program import SweepProgram
 from featreg.plan.offline import OfflinePlan
-from featreg.sweep.gather import Found, Part, gather
+from featreg.sweep.gather import Found, Gathering
 from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, accepted, first_border, make_chunk
 from featreg.sweep.sweeper import Results, Sweeper
 from featreg.sweep.words import to_arrow
@@ -47,7 +47,8 @@ def backfill(engine: Engine, plan: OfflinePlan, rows: int, threads: int, progres
     """Run the plan's buckets for a spine of `rows` rows."""
     program, n_keys, tally = plan.program, len(plan.key_types), Tally()
     layout = Layout(plan.key_types, tuple(item.type for item in program.inputs), plan.event_is_visible)
-    crew = [_Worker(program, layout) for _ in range(max(1, threads))]
+    gathering = Gathering(len(program.columns), rows)
+    crew = [_Worker(program, layout, gathering) for _ in range(max(1, threads))]
     try:
         for sql in plan.buckets:
             at_work = 0
@@ -66,15 +67,16 @@ def backfill(engine: Engine, plan: OfflinePlan, rows: int, threads: int, progres
     for worker in crew:
         worker.raise_failure()
     tally.events = sum(worker.events for worker in crew)
-    return Filled(*gather(program, rows, [worker.found() for worker in crew], threads), tally)
+    items, text = gathering.finish(program, [worker.found() for worker in crew], threads)
+    return Filled(gathering.results, items, text, tally)
 
 
 class _Worker:
     """A thread with a sweeper of its own.  A key is swept by one worker, for what continues goes to who began it."""
 
-    def __init__(self, program: SweepProgram, layout: Layout):
-        self.sweeper, self.layout = Sweeper(program, Results(len(program.columns), BATCH_ROWS)), layout
-        self.parts: list[Part] = []
+    def __init__(self, program: SweepProgram, layout: Layout, gathering: Gathering):
+        self.sweeper, self.layout, self.gathering = Sweeper(program, gathering.results), layout, gathering
+        self.stretches: list[slice] = []
         self.events = 0
         self.failure: BaseException | None = None
         self.queue: Queue[tuple[pa.RecordBatch, bool] | None] = Queue(maxsize=2)
@@ -96,7 +98,7 @@ class _Worker:
 
     def found(self) -> Found:
         tops = self.sweeper.tops
-        return Found(self.parts, self.sweeper.out_heap[: tops[TOP_OUT_HEAP]], self.sweeper.out_text[: tops[TOP_OUT_TEXT]])
+        return Found(self.stretches, self.sweeper.out_heap[: tops[TOP_OUT_HEAP]], self.sweeper.out_text[: tops[TOP_OUT_TEXT]])
 
     def _work(self) -> None:
         while (given := self.queue.get()) is not None:
@@ -109,11 +111,8 @@ class _Worker:
     def _sweep(self, batch: pa.RecordBatch, continues: bool) -> None:
         chunk = make_chunk(batch, self.layout)
         asked = np.flatnonzero(chunk.spine_row >= 0)
-        spine = chunk.spine_row[asked]
-        chunk.spine_row[asked] = np.arange(len(spine))
-        near, n = self.sweeper.results, len(spine)
-        if near.words.shape[1] < n:
-            self.sweeper.results = near = Results(len(near.words), n)
+        stretch = self.gathering.take(chunk.spine_row[asked])
+        chunk.spine_row[asked] = np.arange(stretch.start, stretch.stop)
         self.sweeper.feed(chunk, continues)
-        self.parts.append(Part(spine, near.words[:, :n].copy(), near.valid[:, :n].copy()))
-        self.events += len(chunk.spine_row) - n
+        self.stretches.append(stretch)
+        self.events += len(chunk.spine_row) - len(asked)

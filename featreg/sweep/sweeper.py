@@ -77,7 +77,7 @@ class Sweeper:
             self._forget_key()
         else:
             self.group_state[:, STATE_KEY] = 0
-        self._make_room(len(chunk.key_index))
+        self._make_room(self._tiles_coming(chunk))
         self.run(chunk)
         if len(chunk.key_index):
             self._keep_last_key(int(chunk.key_index[-1]))
@@ -129,16 +129,23 @@ class Sweeper:
         for g in range(len(self.group_state)):
             assert self.group_state[g, STATE_KEY] == key, "every group walks every row"
 
-    def _make_room(self, rows: int) -> None:
-        """See to tile lists, free lists and records for a chunk in which every event makes a tile on every level.
+    def _tiles_coming(self, chunk: s.Chunk) -> np.ndarray:
+        """The most tiles that one key can get from a chunk, by group: one for each of its rows, one for each hop of its time."""
+        at = chunk.event_time[chunk.spine_row < 0]
+        if len(at) == 0:
+            return np.zeros(len(self.tables.groups), np.int64)
+        most, span = int(np.bincount(chunk.key_index).max()), int(at.max()) - int(at.min())
+        return np.array([1 if hop == 0 else min(most, span // hop + 2) for hop in self.tables.groups[:, s.GROUP_HOP].tolist()], np.int64)
 
-        Untouched memory costs nothing: a key's tiles are reused by the next key, so only a hot key touches much.
-        """
+    def _make_room(self, coming: np.ndarray) -> None:
+        """See to tile lists, free lists and records for so many more tiles in each group.  A key's are reused by the next key."""
         tables = self.tables
         live = self.levels[:, LEVEL_HEAD] + self.levels[:, LEVEL_COUNT]
-        needed = live + rows + FEW + 2  # beginning the coarser tiles makes one of each of a few fine ones
+        levels_of = tables.groups[:, s.GROUP_LEVELS]
+        by_level = np.repeat(coming, levels_of)
+        needed = live + by_level + FEW + 2  # beginning the coarser tiles makes one of each of a few fine ones
         if (needed > self.levels[:, LEVEL_CAPACITY]).any():
-            capacity = np.maximum(2 * self.levels[:, LEVEL_CAPACITY], needed + rows)
+            capacity = np.maximum(2 * self.levels[:, LEVEL_CAPACITY], needed + by_level)
             base = np.concatenate(([0], np.cumsum(capacity)[:-1]))
             number, record = np.empty(int(capacity.sum()), np.int64), np.empty(int(capacity.sum()), np.int64)
             for level in range(len(self.levels)):
@@ -148,10 +155,9 @@ class Sweeper:
                 record[to : to + count] = self.tile_record[low : low + count]
             self.tile_number, self.tile_record = number, record
             self.levels[:, LEVEL_BASE], self.levels[:, LEVEL_HEAD], self.levels[:, LEVEL_CAPACITY] = base, 0, capacity
-        levels_of = tables.groups[:, s.GROUP_LEVELS]
-        wanted = self.group_state[:, STATE_NEXT] + (rows + FEW + 2) * levels_of + 1
+        wanted = self.group_state[:, STATE_NEXT] + (coming + FEW + 2) * levels_of + 1
         if (wanted > self.group_state[:, STATE_CAPACITY]).any():
-            self._enlarge_records(np.maximum(2 * self.group_state[:, STATE_CAPACITY], wanted + rows))
+            self._enlarge_records(np.maximum(2 * self.group_state[:, STATE_CAPACITY], wanted + coming))
 
     def _enlarge_records(self, capacity: np.ndarray) -> None:
         tables = self.tables

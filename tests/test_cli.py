@@ -95,13 +95,13 @@ def test_online_equals_offline_and_materialize_is_idempotent(shop, capsys):
 def test_parity_that_differs_leaves_with_5_only_when_asked(shop, capsys, monkeypatch):
     """A cell that differs is told in either case."""
     from featreg.session import Registry
-    from featreg.session.parity import Parity
+    from featreg.session.parity import Difference, Parity
 
-    example = ("orders_7d", {"customer_id": 1}, 4, 5)
-    monkeypatch.setattr(Registry, "parity", lambda *_, **__: Parity("order_model", 0, 3, 21, 1, {"orders_7d": 1}, (example,)))
+    example = Difference("orders_7d", {"customer_id": 1}, 4, 5)
+    monkeypatch.setattr(Registry, "parity", lambda *_, **__: Parity("order_model", 0, 3, 21, 1, 0, {"orders_7d": 1}, {}, (example,)))
     assert "20 of 21 cells agree" in run(capsys, "parity", "order_model")
     assert "orders_7d" in run(capsys, "parity", "order_model", "--exit-code", code=5)
-    monkeypatch.setattr(Registry, "parity", lambda *_, **__: Parity("order_model", 0, 0, 0, 0, {}, ()))
+    monkeypatch.setattr(Registry, "parity", lambda *_, **__: Parity("order_model", 0, 0, 0, 0, 0, {}, {}, ()))
     assert "unknown" in run(capsys, "parity", "order_model", "--exit-code", code=3)
 
 

@@ -427,10 +427,55 @@ def test_parity_agrees_and_finds_one_corrupted_tile(shop: Shop) -> None:
             store.write([(name, words.tobytes())])
             bad = registry.parity("model", sample=100)
             store.write([(name, state)])
-        (example,) = [example for example in bad.examples if example[0] == "n_1d"]
-        assert example[1]["customer"] == "customer7" and example[2] == example[3] + 1
+        (example,) = [example for example in bad.examples if example.feature == "n_1d"]
+        assert example.key["customer"] == "customer7" and example.online == example.offline + 1
+        assert (bad.late, bad.late_by_feature) == (0, {})
         assert set(bad.by_feature) <= {"n_1d", "share"} and bad.differing == sum(bad.by_feature.values())
         assert registry.parity("model", sample=100).differing == 0
+
+
+def test_parity_calls_late_what_only_rows_that_came_late_explain_and_nothing_else(shop: Shop) -> None:
+    """A file with a row from before the watermark: that customer's cells are LATE until a run takes it in; a corrupted tile is none."""
+    shop.put("one", [order(minute, customer) for minute in (0, 585) for customer in ("ann", "bob", "eve")])
+    with shop.open() as registry:
+        registry.materialize(to=at(600))
+        shop.put("two", [order(595, "ann"), order(612, "bob")])  # bob's comes after the watermark: nobody knows it as of then
+        found = registry.parity("model")
+        assert (found.keys, found.differing, found.by_feature) == (3, 0, {})
+        # An order more changes every count and sum of ann's, her highest three and her share, but no distinct or newest shop.
+        assert set(found.late_by_feature) >= {"n_10m", "n_1d", "spent_1h", "cents_1d", "top_1h"}
+        assert not set(found.late_by_feature) & {"shops_1d", "last_shop"} and found.late == sum(found.late_by_feature.values())
+        assert all(one.is_late and one.key["customer"] == "ann" for one in found.examples)
+        (count,) = [one for one in found.examples if one.feature == "n_1d"]
+        assert (count.online, count.offline) == (2, 3)
+        assert f"{found.late} are late" in str(found)
+
+        view = registry.applied().compiled.views["recent"]
+        names = {customer: key_prefix(space_of(view)) + customer.encode() + b"\0\0\0" for customer in ("ann", "bob")}
+        with open_store(registry.profile.online_path) as store:
+            states = store.get(list(names.values()))
+            for name, state in zip(names.values(), states):
+                assert state is not None
+                words = np.frombuffer(state, np.int64).copy()
+                words[newest_count(view, state)] += 7
+                store.write([(name, words.tobytes())])
+            broken = registry.parity("model")
+            store.write([(name, state) for name, state in zip(names.values(), states) if state is not None])
+        assert {one.key["customer"] for one in broken.examples if one.feature == "n_1d" and not one.is_late} == {"ann", "bob"}
+        assert broken.by_feature["n_1d"] == 2 and "n_1d" not in broken.late_by_feature and broken.late_by_feature["spent_1h"] == 1
+
+        registry.materialize(to=at(620))
+        after = registry.parity("model")
+        assert (after.differing, after.late) == (0, 0)
+
+
+def test_a_file_that_was_rewritten_makes_cells_differ_and_not_late(shop: Shop) -> None:
+    shop.put("one", [order(0), order(1)])
+    with shop.open() as registry:
+        registry.materialize(to=at(10))
+        shop.put("one", [order(0), order(1), order(2)])
+        found = registry.parity("model")
+        assert found.differing > 0 and found.late == 0
 
 
 def test_parity_of_an_empty_store_is_an_error_that_says_to_materialize(shop: Shop) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; errors are told, not raised, unless `--debug` is among the arguments."""
-    from featreg.cli.arguments import hoist_globals
-
-    given = hoist_globals(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         from featreg.cli.app import app
+        from featreg.cli.arguments import hoist_globals
+        from featreg.cli.interrupt import every_ctrl_c
 
-        code = app(args=given, prog_name="featreg", standalone_mode=False)
+        given = hoist_globals(given)
+        with every_ctrl_c():
+            code = app(args=given, prog_name="featreg", standalone_mode=False)
         if code == 130:  # typer's way to say that Ctrl-C was pressed
             raise KeyboardInterrupt
         sys.stdout.flush()

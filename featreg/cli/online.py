@@ -96,6 +96,7 @@ def get(
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         types = column_types(registry, name)
+        say_if_compiling(settings, registry.profile.state)
         rows = read_keys(keys, types) if keys is not None else [parse_pairs(given or [], types)]
         if keys is not None and given:
             raise UsageError("give keys on the command line or with --keys, not both.")
@@ -119,7 +120,7 @@ def parity(
     name: Annotated[str, typer.Argument(metavar="SET", autocompletion=complete_names("sets"))],
     sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many keys are compared.")] = 1000,
     at: AtOption = None,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Leave with 5 when a cell differs.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Leave with 5 when a cell differs; late ones do not.")] = False,
 ) -> None:
     """Compare what the store answers with a training set at the same instant, cell by cell, to the bit."""
     import featreg
@@ -128,11 +129,11 @@ def parity(
     began = time.perf_counter()
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         say_if_compiling(settings, registry.profile.state)
-        result = registry.parity(name, sample=sample, at=at)
+        with progress(settings, "comparing") as advance:
+            result = registry.parity(name, sample=sample, at=at, progress=advance)
     seconds = time.perf_counter() - began
 
     document = vars(result) | {"at": format_instant(result.at), "known": result.is_known, "seconds": round(seconds, 3)}
-    document["examples"] = [dict(zip(("feature", "key", "online", "offline"), example)) for example in result.examples]
     show(settings, document, lambda console: render_parity(console, result, seconds))
     if not result.is_known and exit_code:
         raise typer.Exit(DataError.exit_code)  # nothing was compared, which is not a pass
@@ -145,13 +146,20 @@ def render_parity(console: "Console", result: "Parity", seconds: float) -> None:
     if not result.is_known:
         console.print(f"[yellow]unknown[/yellow]  {escape(str(result))}", soft_wrap=True)
         return
-    if result.differing:
-        made = table("feature", "cells that differ", right=("cells that differ",))
-        console.print(add_rows(made, result.by_feature.items()))
-        made = table("feature", "key", "online", "offline")
-        cells = ((feature, _pairs(key), value_text(online), value_text(offline)) for feature, key, online, offline in result.examples)
+    features = [*result.by_feature, *(name for name in result.late_by_feature if name not in result.by_feature)]
+    if features:
+        made = table("feature", "cells that differ", "late", right=("cells that differ", "late"))
+        counts = ((name, result.by_feature.get(name, 0), result.late_by_feature.get(name, 0)) for name in features)
+        console.print(add_rows(made, counts))
+        made = table("feature", "key", "online", "offline", "")
+        cells = (
+            (one.feature, _pairs(one.key), value_text(one.online), value_text(one.offline), "LATE" if one.is_late else "")
+            for one in result.examples
+        )
         console.print(add_rows(made, cells))
-    word = "[red]differs[/red]" if result.differing else "[green]equal[/green]"
+    if result.late:
+        console.print("[dim]LATE: rows from before the watermark that came since; the next `featreg materialize` takes them in.[/dim]")
+    word = "[red]differs[/red]" if result.differing else "[yellow]late[/yellow]" if result.late else "[green]equal[/green]"
     console.print(f"{word}  {escape(str(result))}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
 
 

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +54,8 @@ class DuckDB:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own, for one thread: registered tables belong to a connection, so each gets them."""
         cursor = self.connection.cursor()
-        cursor.execute("SET TimeZone='UTC'")
+        with _ctrl_c_by_its_name():
+            cursor.execute("SET TimeZone='UTC'")
         for name, table in self.tables.items():
             cursor.register(name, table)
         return cursor
@@ -164,11 +166,23 @@ class DuckDB:
             reader, first = _awaited(cursor, lambda: _begun(cursor.sql(sql).to_arrow_reader(rows)))  # behind the first batch all is sorted
             if first is not None:
                 yield first
-                yield from reader
+                with _ctrl_c_by_its_name():
+                    yield from reader
         except (duckdb.Error, pa.ArrowException) as error:
             raise DataError(f"a scan failed: {_first_line(error)}") from None
         finally:
             cursor.close()
+
+
+@contextmanager
+def _ctrl_c_by_its_name() -> Iterator[None]:
+    """A query in the main thread that hears Ctrl-C takes it for itself and fails with a RuntimeError, or through Arrow with an OSError."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if "Query interrupted" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _begun(reader: pa.RecordBatchReader) -> tuple[pa.RecordBatchReader, pa.RecordBatch | None]:
@@ -200,8 +214,6 @@ def _do(work: Callable[[], _Result], done: "Future[_Result]") -> None:
 
 def source_files(path: str, root: Path) -> list[str]:
     """The files at a path or glob, sorted; relative ones are below `root`."""
-
-
     whole = path if os.path.isabs(path) else str(root / path)
     return sorted(file for file in glob.glob(whole, recursive=True) if os.path.isfile(file))
 

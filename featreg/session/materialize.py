@@ -9,7 +9,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,6 @@ from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import DataError, RefusedError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState, check_files, plan_run, space_of
-from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import TOO_FINE
 from featreg.session.keys import key_prefix, meta_key
 from featreg.session.profile import Profile
@@ -129,9 +128,8 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else -(1 << 62))
         run, run_files = state.run + 1, files
     program = build_program(view)
-    location = profile.sources[view.scan.source.name]
-    known_relation = _relation(engine, view, location, known, profile.root)
-    new_relation = _relation(engine, view, location, new, profile.root)
+    source = view.scan.source.name
+    known_relation, new_relation = finder.of_files(source, known), finder.of_files(source, new)
     sql, scan = plan_run(view, program, known_relation, new_relation, state.watermark, to, s)
     examples = _refuse_rejected(engine, view, program, sql, (known_relation, new_relation), state.watermark, to, s)
     batches = engine.batches(sql, BATCH_ROWS)
@@ -184,13 +182,6 @@ def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView) -> di
         shown = Path(file).relative_to(profile.root).as_posix() if Path(file).is_relative_to(profile.root) else file
         found[shown] = [stat.st_size, stat.st_mtime_ns, file_id(Path(file))]
     return found
-
-
-def _relation(engine: DuckDB, view: CompiledView, location: object, files: list[str], root: Path) -> Relation | None:
-    if not files:
-        return None
-    settings = dict(location) if isinstance(location, Mapping) else {}
-    return engine.location(view.scan.source.name, settings | {"path": [str(root / file) for file in files]}, root)
 
 
 def _refuse_rejected(

@@ -1,8 +1,9 @@
 """Compare online with offline: the store's bytes against a fresh scan, cell by cell, bit for bit."""
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,15 @@ import pyarrow as pa
 from featreg.compile import CompiledSet
 from featreg.errors import UsageError
 from featreg.instants import format_instant
+from featreg.plan.online import ViewState
+from featreg.session.sources import SourceFinder
 from featreg.session.tables import key_type
+from featreg.session.training_set import check_spine, fill
 from featreg.stores.codec import key_decoder
 from featreg.sweep.words import arrow_type
 
 if TYPE_CHECKING:
+    from featreg.session.online import Vector
     from featreg.session.registry import Registry
 
 _MOST_EXAMPLES = 10
@@ -23,9 +28,22 @@ _AT = "featreg_as_of"
 
 
 @dataclass(frozen=True)
-class Parity:
-    """What a comparison found.  by_feature: cells that differ · examples: (feature, key, online, offline), the first ones.
+class Difference:
+    """A cell in which online and offline differ.  is_late: only by rows that came, late, in files that no run has read."""
 
+    feature: str
+    key: Mapping[str, Any]
+    online: Any
+    offline: Any
+    is_late: bool = False
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a comparison found.  Every cell agrees, is late, or differs.
+
+    late: cells that lack rows from before the watermark, which came in files that no run has read; the next run takes them in.
+    differing: cells that nothing explains.  by_feature, late_by_feature: how many of each · examples: the first ones, late ones last.
     No cells were compared when the store is empty: `is_known` is then False, which is not a pass.
     """
 
@@ -34,8 +52,10 @@ class Parity:
     keys: int
     cells: int
     differing: int
+    late: int
     by_feature: Mapping[str, int]
-    examples: tuple[tuple[str, Mapping[str, Any], Any, Any], ...]
+    late_by_feature: Mapping[str, int]
+    examples: tuple[Difference, ...]
 
     @property
     def is_known(self) -> bool:
@@ -44,46 +64,88 @@ class Parity:
     def __str__(self) -> str:
         if not self.is_known:
             return f"{self.set}: nothing to compare: the store has no key of its views."
-        return (
-            f"{self.set} at {format_instant(self.at)}: {self.cells - self.differing:,} of {self.cells:,} cells agree ({self.keys:,} keys)"
-        )
+        agreeing = self.cells - self.differing - self.late
+        late = f", {self.late:,} {'is' if self.late == 1 else 'are'} late" if self.late else ""
+        return f"{self.set} at {format_instant(self.at)}: {agreeing:,} of {self.cells:,} cells agree{late} ({self.keys:,} keys)"
 
 
-def compare(registry: "Registry", name: str, compiled: CompiledSet, sample: int, at: int | None, seed: int = 0) -> Parity:
+def compare(
+    registry: "Registry", name: str, compiled: CompiledSet, sample: int, at: int | None, progress: Callable[[str, int], None] | None = None,
+    seed: int = 0,
+) -> Parity:  # fmt: skip
     """Read `sample` keys of the store online, fill the same keys offline, compare.
 
     Offline knows what the store knows: each view up to its own watermark, so views must stand at one.
+    Where cells differ, the same is filled from only the files that the store has read: what agrees with that is late.
     at: default the watermark.
     """
     reader = registry.reader()
     set_reader = reader.set_reader(name)
-    watermarks = {lookup.view.name: lookup.stored_state(reader.store).watermark for lookup in set_reader.lookups}
-    if any(watermark is None for watermark in watermarks.values()):
-        missing = ", ".join(sorted(view for view, watermark in watermarks.items() if watermark is None))
-        raise UsageError(f"{missing}: not materialized yet, so there is nothing to compare.\n  Run `featreg materialize`.")
-    if len(set(watermarks.values())) > 1:
-        shown = ", ".join(f"{view} at {format_instant(mark)}" for view, mark in watermarks.items() if mark is not None)
-        raise UsageError(f"the views stand at different instants ({shown}).\n  Run `featreg materialize` for all of them first.")
-    watermark = next(iter(watermarks.values()))
-    assert watermark is not None
+    states = {lookup.view.name: lookup.stored_state(reader.store) for lookup in set_reader.lookups}
+    watermark = _common_watermark(states)
     as_of = watermark if at is None else at
     rows = _sampled(set_reader, reader.store, compiled, sample, random.Random(seed))
     if not rows:
-        return Parity(name, as_of, 0, 0, 0, {}, ())
+        return Parity(name, as_of, 0, 0, 0, 0, {}, {}, ())
     vectors = reader.read(name, rows, as_of)
+    assert isinstance(vectors, list)
     spine = _spine(rows, compiled, registry, as_of)
-    offline = registry.training_set(name, spine, time=_AT, known_at=watermark).to_arrow()
-    by_feature: dict[str, int] = {}
-    examples: list[tuple[str, Any, Any, Any]] = []
-    for feature, _ in compiled.columns:
-        expected = offline[feature].to_pylist()
-        for row, vector, wanted in zip(rows, vectors, expected):  # type: ignore[arg-type]
-            found = vector.values[feature]
-            if not same_bits(found, wanted):
-                by_feature[feature] = by_feature.get(feature, 0) + 1
-                if len(examples) < _MOST_EXAMPLES:
-                    examples.append((feature, row, found, wanted))
-    return Parity(name, as_of, len(rows), len(rows) * len(compiled.columns), sum(by_feature.values()), by_feature, tuple(examples))
+    offline = registry.training_set(name, spine, time=_AT, known_at=watermark, progress=progress).to_arrow()
+    found = _differences(compiled, rows, vectors, offline)
+    if found:
+        read = _filled_from_files_read(registry, compiled, spine, states, watermark)
+        unlike = None if read is None else {place for place, _ in _differences(compiled, rows, vectors, read)}
+        found = [(place, replace(one, is_late=unlike is not None and place not in unlike)) for place, one in found]
+    late = Counter(one.feature for _, one in found if one.is_late)
+    differing = Counter(one.feature for _, one in found if not one.is_late)
+    examples = sorted((one for _, one in found), key=lambda one: one.is_late)[:_MOST_EXAMPLES]
+    cells = len(rows) * len(compiled.columns)
+    return Parity(name, as_of, len(rows), cells, differing.total(), late.total(), dict(differing), dict(late), tuple(examples))
+
+
+def _common_watermark(states: Mapping[str, ViewState]) -> int:
+    """Raises: UsageError when a view is not materialized, or views stand at different instants."""
+    missing = ", ".join(sorted(view for view, state in states.items() if state.watermark is None))
+    if missing:
+        raise UsageError(f"{missing}: not materialized yet, so there is nothing to compare.\n  Run `featreg materialize`.")
+    marks = {view: state.watermark for view, state in states.items() if state.watermark is not None}
+    if len(set(marks.values())) > 1:
+        shown = ", ".join(f"{view} at {format_instant(mark)}" for view, mark in marks.items())
+        raise UsageError(f"the views stand at different instants ({shown}).\n  Run `featreg materialize` for all of them first.")
+    return next(iter(marks.values()))
+
+
+def _differences(
+    compiled: CompiledSet, rows: list[dict[str, Any]], vectors: "list[Vector]", offline: pa.Table
+) -> list[tuple[tuple[str, int], Difference]]:
+    """((feature, row), the difference), by feature in declared order, then by row."""
+    return [
+        ((feature, row), Difference(feature, rows[row], vectors[row].values[feature], wanted))
+        for feature, _ in compiled.columns
+        for row, wanted in enumerate(offline[feature].to_pylist())
+        if not same_bits(vectors[row].values[feature], wanted)
+    ]
+
+
+def _filled_from_files_read(
+    registry: "Registry", compiled: CompiledSet, spine: pa.Table, states: Mapping[str, ViewState], watermark: int
+) -> pa.Table | None:
+    """The offline answer from only those files that each view's runs have read; None when one of them is gone."""
+    views = registry.applied().compiled.views
+    finder = SourceFinder(registry.engine, registry.profile, {})
+    relations = {}
+    for name, state in states.items():
+        files = sorted(state.files or {})
+        if not all((registry.root / file).is_file() for file in files):
+            return None
+        relation = finder.of_files(views[name].scan.source.name, files)
+        if relation is None:
+            return None
+        relations[name] = relation
+    table, _ = fill(
+        registry.engine, compiled, views, lambda view: (relations[view.name], 0), check_spine(spine, _AT, compiled), watermark
+    )
+    return table
 
 
 def same_bits(a: Any, b: Any) -> bool:

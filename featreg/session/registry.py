@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featreg.compile import Compiled, compile_definitions, repository_id
+from featreg.compile import Compiled, CompiledView, compile_definitions, repository_id
 from featreg.errors import RefusedError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
 from featreg.load import Definitions, load_directory, load_files
@@ -177,8 +177,8 @@ class Registry:
         known = None if known_at is None else parse_instant(known_at)
         views = used.compiled.views
 
-        def relation_of(source: str) -> "tuple[Relation, int]":
-            return finder.find(used.compiled.sources[source])
+        def relation_of(view: CompiledView) -> "tuple[Relation, int]":
+            return finder.find(view.scan.source)
 
         table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
         asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft}
@@ -229,15 +229,16 @@ class Registry:
             self._reader = OnlineReader(self)
         return self._reader
 
-    def parity(self, name: str, *, sample: int = 1000, at: Instant | None = None) -> "Parity":
+    def parity(self, name: str, *, sample: int = 1000, at: Instant | None = None, progress: Progress | None = None) -> "Parity":
         """Compare online with offline for keys of the store: the store's bytes against a fresh scan.
 
+        A cell that lacks only rows of files newer than the last run is `late`; it is in order with the next run.
         Raises: UsageError when the set's views are not materialized to one instant.
         """
         from featreg.session.parity import compare
 
         feature_set = _find(self.applied().compiled.sets, name, "feature set")
-        return compare(self, name, feature_set, sample, None if at is None else parse_instant(at))
+        return compare(self, name, feature_set, sample, None if at is None else parse_instant(at), progress)
 
 
 def _find(known: Mapping[str, Any], name: str, what: str) -> Any:

@@ -1,6 +1,6 @@
 """Find the rows of a source: in a table that was handed in, or at the location that the profile names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ class SourceFinder:
         if name not in self._found:
             self._found[name] = self._given(name) if name in self.given else self._located(name)
         return self._found[name]
+
+    def of_files(self, name: str, files: Sequence[str]) -> Relation | None:
+        """The rows of some of a source's files, at its location in the profile; None of no file.  files: below the root, or absolute."""
+        if not files:
+            return None
+        location = self.profile.sources[name]
+        settings = dict(location) if isinstance(location, Mapping) else {}
+        return self.engine.location(name, settings | {"path": [str(self.profile.root / file) for file in files]}, self.profile.root)
 
     def refuse_unknown(self, known: Mapping[str, EventSource]) -> None:
         for name in self.given:

@@ -117,18 +117,18 @@ def fill(
     engine: DuckDB,
     compiled: CompiledSet,
     views: Mapping[str, CompiledView],
-    relation_of: Callable[[str], tuple[Relation, int]],
+    relation_of: Callable[[CompiledView], tuple[Relation, int]],
     spine: Spine,
     known_at: int | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> tuple[pa.Table, tuple[ViewReceipt, ...]]:
-    """The spine's columns, then the set's features.  relation_of: source name -> its rows and about how many."""
+    """The spine's columns, then the set's features.  relation_of: view -> its source's rows and about how many."""
     rows = spine.table.num_rows
     columns: dict[str, Column] = {}
     receipts = []
     for lookup in compiled.lookups:
         view = views[lookup.view]
-        found, receipt = _look_up(engine, lookup, view, relation_of(view.scan.source.name), spine, known_at, progress)
+        found, receipt = _look_up(engine, lookup, view, relation_of(view), spine, known_at, progress)
         columns |= found
         receipts.append(receipt)
     _refuse_overflow(compiled, columns, spine)

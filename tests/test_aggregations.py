@@ -33,6 +33,7 @@ from tests.worlds import COLUMNS, DAY, EXTREMES, POOLS, SECOND, arrow_type, from
 
 CUTOFF = 19_800 * DAY
 TYPED = {column: text for column, text in COLUMNS.items() if column != "rank"}
+ALL = {"world": "BIGINT", "at": "TIMESTAMP", "rank": "BIGINT"} | TYPED
 HOPS = {"alone": ("1d", "exact"), "seconds": ("1d", "1s"), "half_hours": ("1d", "30m"), "one": ("1d", "1d"), "all_time": (None, None)}
 EMPTY = b""
 
@@ -66,11 +67,11 @@ def spec() -> str:
     """One view per hop, each with every pair."""
     lines = [
         "from featreg import REALTIME, Entity, EventSource, FeatureSet, FeatureView, agg",
-        "thing = Entity(name='thing', key={})",
-        f"events = EventSource(name='events', columns={ {'at': 'TIMESTAMP', 'rank': 'BIGINT'} | TYPED!r}, event_time='at', tie_break='rank')",
+        "world = Entity(name='world', key={'world': 'BIGINT'})",
+        f"events = EventSource(name='events', columns={ALL!r}, event_time='at', tie_break='rank')",
     ]
     for view, (window, hop) in HOPS.items():
-        lines.append(f"{view} = FeatureView(name='{view}', entity=thing, source=events, freshness=REALTIME, features={{")
+        lines.append(f"{view} = FeatureView(name='{view}', entity=world, source=events, freshness=REALTIME, features={{")
         for feature, (name, column, more) in PAIRS.items():
             arguments = ", ".join([repr(column), *(f"{key}={value!r}" for key, value in more.items())])
             over = "" if window is None else f".over({window!r}, hop={hop!r})"
@@ -86,8 +87,8 @@ def oracle_view() -> View:
 
     features = tuple(
         Feature(
-            feature, name, read(column), read(more["by"]) if "by" in more else None, more.get("n"), more.get("k"), more.get("ignore_nulls", False),
-            scale=parse_type(TYPED[column]).scale,
+            feature, name, read(column), read(more["by"]) if "by" in more else None, more.get("n"), more.get("k"),
+            more.get("ignore_nulls", False), scale=parse_type(TYPED[column]).scale,
         )
         for feature, (name, column, more) in PAIRS.items()
     )  # fmt: skip
@@ -125,9 +126,10 @@ def tables(draw: Any, most: int = 14) -> list[dict[str, Any]]:
     ]
 
 
-def arrow(rows: list[dict[str, Any]]) -> pa.Table:
-    kinds = {"at": "TIMESTAMP", "rank": "BIGINT"} | TYPED
-    return pa.table({name: pa.array([row[name] for row in rows], arrow_type(text)) for name, text in kinds.items()})
+def arrow(*worlds: list[dict[str, Any]]) -> pa.Table:
+    """The rows of all worlds in one table, each with the number of its world."""
+    rows = [row | {"world": number} for number, world in enumerate(worlds) for row in world]
+    return pa.table({name: pa.array([row[name] for row in rows], arrow_type(text)) for name, text in ALL.items()})
 
 
 laws = settings(
@@ -158,19 +160,24 @@ def test_there_is_a_pair_for_every_aggregation_and_every_type() -> None:
 
 @pytest.mark.parametrize("hop", HOPS)
 def test_every_aggregation_of_every_type_is_what_the_oracle_says_under_every_hop(registry: Any, hop: str) -> None:
-    """A backfill of one row of the spine; where one cell overflows, so does the training set."""
-    spine = pa.table({"as_of": pa.array([CUTOFF], pa.int64()).cast(pa.timestamp("us", "UTC"))})
+    """A backfill of ten worlds, a key each; where cells overflow, the error names one of them."""
 
-    @laws
-    @given(tables())
-    def check(rows: list[dict[str, Any]]) -> None:
-        wanted = expected(rows)
-        if "overflow" in wanted.values():
-            with pytest.raises(featreg.OverflowDataError):
-                registry.training_set(hop, spine, time="as_of", sources={"events": arrow(rows)})
-            return
-        (found,) = registry.training_set(hop, spine, time="as_of", sources={"events": arrow(rows)}).table.drop(["as_of"]).to_pylist()
-        same(hop, wanted, {name: bits(value) for name, value in found.items()})
+    def filled(events: pa.Table, numbers: list[int]) -> Any:
+        spine = pa.table({"world": numbers, "as_of": pa.array([CUTOFF] * len(numbers), pa.int64()).cast(pa.timestamp("us", "UTC"))})
+        return registry.training_set(hop, spine, time="as_of", sources={"events": events}).table.drop(["world", "as_of"]).to_pylist()
+
+    @settings(laws, max_examples=4)
+    @given(st.lists(tables(), min_size=10, max_size=10))
+    def check(worlds: list[list[dict[str, Any]]]) -> None:
+        wanted, events = [expected(rows) for rows in worlds], arrow(*worlds)
+        beyond = [number for number, cells in enumerate(wanted) if "overflow" in cells.values()]
+        within = [number for number in range(len(worlds)) if number not in beyond]
+        for number, found in zip(within, filled(events, within), strict=True):
+            same(hop, wanted[number], {name: bits(value) for name, value in found.items()})
+        if beyond:
+            with pytest.raises(featreg.OverflowDataError) as raised:
+                filled(events, beyond)
+            assert wanted[raised.value.key["world"]][raised.value.feature.removesuffix("_1d")] == "overflow"
 
     check()
 
@@ -196,7 +203,7 @@ class Steps:
         """All rows, lifted by the scan that a run makes."""
         relation = self.engine.register("events_of_steps", arrow(rows))
         sql, scan = plan_run(self.view, self.program, None, relation, None, CUTOFF, CUTOFF - DAY)
-        layout = Layout((), tuple(item.type for item in self.program.inputs), scan.event_is_visible)
+        layout = Layout((parse_type("BIGINT"),), tuple(item.type for item in self.program.inputs), scan.event_is_visible)
         ((chunk, _, _),) = chunks(self.engine.batches(sql, 1 << 16), layout, Tally())
         assert len(chunk.key_index) == len(rows)
         return chunk

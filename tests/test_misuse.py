@@ -120,7 +120,10 @@ SPECS = {
         ["hop '2h' is longer than the window '1h'"],
     ),
     "unknown function": (REALTIME_SHOP.replace('agg.sum("cents")', 'agg.sum("rand(cents)")'), ["rand"]),
-    "two features of one name": (ENTITY + ORDERS + RECENT + DAILY.replace('"orders": agg', '"n_1d": agg').replace('.over("2d")', "", 1) + BOTH_SET, ["n_1d", ".prefix("]),
+    "two features of one name": (
+        ENTITY + ORDERS + RECENT + DAILY.replace('"orders": agg', '"n_1d": agg').replace('.over("2d")', "", 1) + BOTH_SET,
+        ["n_1d", ".prefix("],
+    ),
 }  # fmt: skip
 
 

@@ -53,12 +53,12 @@ class DuckDB:
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own, for one thread: registered tables belong to a connection, so each gets them."""
-        cursor = self.connection.cursor()
         with _ctrl_c_by_its_name():
+            cursor = self.connection.cursor()
             cursor.execute("SET TimeZone='UTC'")
-        for name, table in self.tables.items():
-            cursor.register(name, table)
-        return cursor
+            for name, table in self.tables.items():
+                cursor.register(name, table)
+            return cursor
 
     def register(self, name: str, table: pa.Table) -> Relation:
         """Make an Arrow table readable under `name`."""
@@ -176,11 +176,11 @@ class DuckDB:
 
 @contextmanager
 def _ctrl_c_by_its_name() -> Iterator[None]:
-    """A query in the main thread that hears Ctrl-C takes it for itself and fails with a RuntimeError, or through Arrow with an OSError."""
+    """What DuckDB does in the main thread may take a Ctrl-C for itself; then it fails with an error of its own that tells of it."""
     try:
         yield
-    except (RuntimeError, OSError) as error:
-        if "Query interrupted" in str(error):
+    except (RuntimeError, OSError, duckdb.Error) as error:
+        if "Query interrupted" in str(error) or "KeyboardInterrupt" in str(error):
             raise KeyboardInterrupt from error
         raise
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; errors are told, not raised, unless `--debug` is among the arguments."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        _do_without_pandas()
     try:
         from featreg.cli.app import app
         from featreg.cli.arguments import hoist_globals
@@ -31,3 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from featreg.cli.failure import tell
 
         return tell(error, as_json="--json" in given, debug="--debug" in given)
+
+
+def _do_without_pandas() -> None:
+    """pyarrow imports pandas, where it is, for the first array it makes: half a second of each command for what none of them uses."""
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # an import of it fails as if it were not there

@@ -1,7 +1,8 @@
-"""Hear every Ctrl-C: Python drops one that strikes in a destructor or in the callback of a weak reference.
+"""Hear every Ctrl-C, also one that is swallowed where it strikes.
 
-A thread that ends, a table that is freed: for a moment the interpreter is in code whose errors nobody
-gets, and prints "Exception ignored".  What was dropped there is pressed again, until it comes out.
+Python drops it in a destructor and in the callback of a weak reference (a thread that ends is
+enough), and libraries do while they look whether another library is there.  What was swallowed is
+pressed again, in the main thread, until it comes out.
 """
 
 import signal
@@ -9,35 +10,53 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-_AGAIN_AFTER = 0.01  # seconds: when it would strike at once, it would strike in the same destructor
+_DROPPED = 0.01  # seconds until what Python says it dropped is pressed again: at once it would strike in the same destructor
+_SWALLOWED = 1.0  # seconds that a verb has to come to its end before it is pressed again
 
 
 @contextmanager
 def every_ctrl_c() -> Iterator[None]:
-    """Within this, a KeyboardInterrupt that Python drops is raised anew in the main thread; other dropped errors are told as ever."""
-    before = sys.unraisablehook
+    """Within this a Ctrl-C comes out as KeyboardInterrupt wherever it strikes; other errors that Python drops are told as ever.
 
-    def told(dropped: "UnraisableHookArgs") -> None:
-        if dropped.exc_type is KeyboardInterrupt:
-            _press_again()
+    In a thread of its own, or where a program hears SIGINT in another way, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    left, hook = threading.Event(), sys.unraisablehook
+
+    def pressed(number: int, frame: FrameType | None) -> None:
+        _press_again(_SWALLOWED, left)
+        signal.default_int_handler(number, frame)
+
+    def dropped(what: "UnraisableHookArgs") -> None:
+        if what.exc_type is KeyboardInterrupt:
+            _press_again(_DROPPED, left)
         else:
-            before(dropped)
+            hook(what)
 
-    sys.unraisablehook = told
+    sys.unraisablehook = dropped
+    signal.signal(signal.SIGINT, pressed)
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        left.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = hook
 
 
-def _press_again() -> None:
+def _press_again(after: float, left: threading.Event) -> None:
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main, signal.SIGINT))
-    timer.daemon = True
-    timer.start()
+
+    def press() -> None:
+        if not left.wait(after):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=press, name="featreg Ctrl-C", daemon=True).start()

@@ -199,10 +199,18 @@ def _awaited(cursor: duckdb.DuckDBPyConnection, work: Callable[[], _Result]) -> 
         thread.start()
         return done.result()
     except KeyboardInterrupt:  # whenever it strikes, between the two lines above too
-        while thread.is_alive():
+        _stop(cursor, thread)
+        raise
+
+
+def _stop(cursor: duckdb.DuckDBPyConnection, thread: threading.Thread) -> None:
+    """Interrupt the query that the thread waits for until it has ended, however often Ctrl-C is pressed meanwhile."""
+    while thread.is_alive():
+        try:
             cursor.interrupt()
             thread.join(0.05)
-        raise
+        except KeyboardInterrupt:
+            continue
 
 
 def _do(work: Callable[[], _Result], done: "Future[_Result]") -> None:

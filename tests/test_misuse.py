@@ -541,6 +541,21 @@ def test_ctrl_c_that_a_library_swallows_is_heard_all_the_same(tmp_path: Path, fo
     assert (tmp_path / "went_on").exists() and time.monotonic() - began < 5
 
 
+def echo_ctrl_c(root: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with every_ctrl_c():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("a part failed to import") from None
+
+
+def test_an_error_that_a_library_puts_in_the_place_of_ctrl_c_is_an_interruption(tmp_path: Path, forks: Forks) -> None:
+    assert forks.run(f"{__name__}:echo_ctrl_c", str(tmp_path)) == 130
+    with pytest.raises(ImportError), every_ctrl_c():
+        raise ImportError("and without Ctrl-C it is an error")
+
+
 def test_what_else_python_drops_is_told_as_ever_and_all_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     hook = told.append

@@ -35,6 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return tell(error, as_json="--json" in given, debug="--debug" in given)
 
 
+class _NoPandas:
+    """A finder to which pandas is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("the command line does without pandas", name=name)
+
+
 def _do_without_pandas() -> None:
     """pyarrow imports pandas, where it is, for the first array it makes: half a second of each command for what none of them uses."""
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # an import of it fails as if it were not there
+    sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]

@@ -13,21 +13,12 @@ INTERRUPTED = 130
 
 def tell(error: BaseException, as_json: bool, debug: bool) -> int:
     """Say it, and give the exit code."""
-    if is_interrupt(error):
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # typer's, when it asks something
         message = "interrupted; nothing is lost, and the same command goes on from there."
         return _say(_document("Interrupted", message, INTERRUPTED), as_json)
     if debug:
         traceback.print_exception(error)
     return _say(_describe(error, debug), as_json)
-
-
-def is_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: DuckDB gives it as a RuntimeError, Arrow as its own, and either may be wrapped."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) or type(error).__name__ in ("Abort", "ArrowCancelled") or str(error) == "Query interrupted":
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _describe(error: BaseException, debug: bool) -> dict[str, Any]:

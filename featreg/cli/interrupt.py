@@ -24,14 +24,17 @@ _SWALLOWED = 1.0  # seconds that a verb has to come to its end before it is pres
 def every_ctrl_c() -> Iterator[None]:
     """Within this a Ctrl-C comes out as KeyboardInterrupt wherever it strikes; other errors that Python drops are told as ever.
 
+    An error that comes out after it was pressed is taken for its echo: libraries put errors of their own in its place.
+
     In a thread of its own, or where a program hears SIGINT in another way, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    left, hook = threading.Event(), sys.unraisablehook
+    heard, left, hook = threading.Event(), threading.Event(), sys.unraisablehook
 
     def pressed(number: int, frame: FrameType | None) -> None:
+        heard.set()
         _press_again(_SWALLOWED, left)
         signal.default_int_handler(number, frame)
 
@@ -45,6 +48,10 @@ def every_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, pressed)
     try:
         yield
+    except Exception as error:
+        if heard.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         left.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)

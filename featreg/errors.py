@@ -61,8 +61,9 @@ class RejectedRowsError(DataError):
     def __init__(self, source: str, count: int, allowed: int, examples: tuple[str, ...]):
         self.source, self.count, self.allowed, self.examples = source, count, allowed, examples
         shown = "".join(f"\n  {example}" for example in examples)
+        rows = "1 row was" if count == 1 else f"{count} rows were"
         super().__init__(
-            f"source '{source}': {count} rows were rejected and max_rejected is {allowed}; nothing was written.{shown}\n"
+            f"source '{source}': {rows} rejected and max_rejected is {allowed}; nothing was written.{shown}\n"
             f"  Mend the rows, or declare EventSource(max_rejected={count}) to go on without them."
         )
 

@@ -1,10 +1,16 @@
 """The command line as people and programs meet it: output, exit codes, errors, and what starting costs."""
 
+import contextlib
+import fcntl
+import io
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -115,8 +121,6 @@ def test_many_keys_come_from_a_file_or_stdin_in_order(shop, capsys, monkeypatch)
     assert [one["keys"]["customer_id"] for one in found] == [3, 9]
     assert found[0]["values"]["orders_7d"] == 2 and found[0]["status"]["orders_7d"] == "ok"
     assert found[1]["values"]["orders_7d"] == 0 and found[1]["status"]["orders_7d"] == "empty"
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, rows))))
     assert document(capsys, "get", "order_model", "--keys", "-", "--at", "2024-03-08") == found
     (shop / "keys.json").write_text("{")
@@ -188,6 +192,7 @@ def test_check_warns_of_a_date_that_is_read_in_its_own_morning(shop, capsys):
         (["show", "custmer_orders"], 2, "Did you mean 'customer_orders'?"),
         (["explain", "order_modl"], 2, "Did you mean 'order_model'?"),
         (["ls", "wievs"], 2, "views"),
+        (["source", "infer", "conf/local.toml"], 2, "by its ending"),
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["training-set", "order_model"], 2, "--time"),
         (["training-set", "order_model", "--time", "asked_at", "--out", "t.parquet"], 2, "--spine FILE or as --spine-sql"),
@@ -390,6 +395,66 @@ def test_no_colours_where_nobody_looks(shop, capsys):
         )
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["source"]])
+def test_a_command_without_a_verb_is_its_help_and_nothing_else(capsys, arguments):
+    """Exit code 2, as for any command that cannot be meant."""
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert "Usage: featreg" in printed.out and printed.err == ""
+
+
+def test_every_verb_says_in_its_help_what_stands_anywhere(capsys):
+    for verb in ("demo", "init", "check", "ls", "show", "explain", "apply", "training-set", "materialize", "get", "parity"):
+        assert "--json, --debug" in " ".join(run(capsys, verb, "--help").split())
+
+
+def at_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
+    """A command as at a terminal of 100 columns: its exit code, and what is on the screen, stderr included."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=_environment(TERM="xterm", **environment)) as running:
+        os.close(theirs)
+        screen = b""
+        with contextlib.suppress(OSError):  # the end of the command is the end of the terminal
+            while more := os.read(ours, 1 << 16):
+                screen += more
+    os.close(ours)
+    return running.returncode, screen.decode()
+
+
+def test_a_terminal_shows_progress_and_a_pipe_does_not(shop, capsys):
+    """Rows of each view as they are read, on stderr; nothing of it with --json or where nobody watches."""
+    run(capsys, "apply")
+    train = ["training-set", "order_model", "--spine", "data/asked.csv", "--time", "asked_at", "--out", "train.parquet"]
+    kernels = {"NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(shop / ".featreg" / "kernels"))}
+    for command, doing in ((train, "reading"), (["materialize", "--to", "2024-03-08"], "materializing")):
+        code, screen = at_terminal(*command, **kernels)
+        assert code == 0, screen
+        assert f"{doing}  customer_orders" in screen and " rows" in screen and "\x1b[2K" in screen
+        assert doing not in at_terminal(*command, "--json", **kernels)[1]
+        piped = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *command], capture_output=True, text=True, env=_environment(**kernels), timeout=120
+        )
+        assert piped.returncode == 0 and doing not in piped.stdout + piped.stderr and "\x1b" not in piped.stdout + piped.stderr
+
+
+def test_the_first_run_says_that_it_compiles_and_the_next_does_not(shop, monkeypatch):
+    """Before it begins, so that whoever waits knows why; where kernels were compiled, nothing."""
+    from featreg.cli.arguments import Settings
+    from featreg.cli.terminal import say_if_compiling
+    from featreg.kernels import kernel_id
+
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", told)
+    say_if_compiling(Settings(None, "local", False, False), shop / ".featreg")
+    assert "first run here" in told.getvalue() and told.getvalue().count("\n") == 1
+    (shop / ".featreg" / "kernels" / kernel_id()[:16]).mkdir(parents=True)
+    say_if_compiling(Settings(None, "local", False, False), shop / ".featreg")
+    assert told.getvalue().count("\n") == 1
 
 
 def test_a_mistake_of_ours_is_told_as_one(shop, capsys, monkeypatch):

@@ -264,7 +264,7 @@ def test_a_csv_value_that_is_not_of_its_type_is_a_rejected_row(tmp_path: Path) -
     pyarrow.csv.write_csv(order_table([order(0), order(1)]), tmp_path / "data/one.csv")
     text = (tmp_path / "data/one.csv").read_text()
     (tmp_path / "data/one.csv").write_text(text.replace(",100,", ",a hundred,", 1))
-    refused(shop, RejectedRowsError, 3, "1 rows were rejected and max_rejected is 0", "a hundred", "max_rejected=1")
+    refused(shop, RejectedRowsError, 3, "1 row was rejected and max_rejected is 0", "a hundred", "max_rejected=1")
 
 
 # Rejected rows

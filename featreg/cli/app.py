@@ -1,5 +1,6 @@
 """Put the verbs together: the global options, and one module for each noun."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -46,15 +47,20 @@ def _globals(
 
 
 _START, _DEFINE, _USE = "Start", "Definitions", "Data"
-app.command("demo", rich_help_panel=_START)(demo.demo)
-app.command("init", rich_help_panel=_START)(repository.init)
-app.command("check", rich_help_panel=_DEFINE)(definitions.check)
-app.command("ls", rich_help_panel=_DEFINE)(definitions.ls)
-app.command("show", rich_help_panel=_DEFINE)(definitions.show_one)
-app.command("explain", rich_help_panel=_DEFINE)(explain.explain)
-app.command("apply", rich_help_panel=_DEFINE)(apply.apply)
-app.command("training-set", rich_help_panel=_USE)(training.training_set)
-app.command("materialize", rich_help_panel=_USE)(online.materialize)
-app.command("get", rich_help_panel=_USE)(online.get)
-app.command("parity", rich_help_panel=_USE)(online.parity)
+_ANYWHERE = "Anywhere in the command: --root DIR, --profile NAME, --json, --debug."
+_VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
+    (_START, "demo", demo.demo),
+    (_START, "init", repository.init),
+    (_DEFINE, "check", definitions.check),
+    (_DEFINE, "ls", definitions.ls),
+    (_DEFINE, "show", definitions.show_one),
+    (_DEFINE, "explain", explain.explain),
+    (_DEFINE, "apply", apply.apply),
+    (_USE, "training-set", training.training_set),
+    (_USE, "materialize", online.materialize),
+    (_USE, "get", online.get),
+    (_USE, "parity", online.parity),
+)
+for _panel, _name, _verb in _VERBS:
+    app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)
 app.add_typer(source.app, name="source", rich_help_panel=_START)

@@ -48,7 +48,7 @@ class Step:
 def demo(
     context: typer.Context,
     directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Where; default: this repository, if it is the example.", show_default=False)
+        Path | None, typer.Argument(metavar="DIR", help="Where; default: this repository, if it is the example.", show_default=False)
     ] = None,
 ) -> None:
     """Run the example on a year of real flights: everything from raw data to a vector, in a minute."""

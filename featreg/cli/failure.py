@@ -16,6 +16,8 @@ def tell(error: BaseException, as_json: bool, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # typer's, when it asks something
         message = "interrupted; nothing is lost, and the same command goes on from there."
         return _say(_document("Interrupted", message, INTERRUPTED), as_json)
+    if type(error).__name__ == "NoArgsIsHelpError":  # typer has printed the help already
+        return 2
     if debug:
         traceback.print_exception(error)
     return _say(_describe(error, debug), as_json)

@@ -36,7 +36,7 @@ def materialize(
     context: typer.Context,
     views: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[VIEW]...", help="Only these; default: all that is applied.", autocompletion=complete_names("views")),
+        typer.Argument(metavar="VIEW", help="Only these; default: all that is applied.", autocompletion=complete_names("views")),
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="INSTANT", help="Bring the store to this instant; default: now.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Fill the views anew, as when a file that was read has changed.")] = False,
@@ -83,7 +83,7 @@ def get(
     name: Annotated[str, typer.Argument(metavar="SET", autocompletion=complete_names("sets"))],
     given: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Entity keys and request columns.  `key=` is NULL (of a VARCHAR, the empty text)."),
+        typer.Argument(metavar="KEY=VALUE", help="Entity keys and request columns.  `key=` is NULL (of a VARCHAR, the empty text)."),
     ] = None,
     keys: Annotated[
         str | None, typer.Option("--keys", metavar="FILE", help="Many: a JSON list of objects, or one object a line; - is stdin.")

@@ -107,7 +107,7 @@ NEXT = (
 )
 
 
-def init(context: typer.Context, directory: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path(".")) -> None:
+def init(context: typer.Context, directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where.")] = Path(".")) -> None:
     """Write a small working repository: definitions, a profile and a little data.  Overwrites nothing."""
     settings: Settings = context.obj
     folder = directory.expanduser()

@@ -9,14 +9,14 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.terminal import show
-from featreg.errors import DataError
+from featreg.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from featreg.engines.duckdb import DuckDB
 
-app = typer.Typer(help="Sources of facts.", no_args_is_help=True)
+app = typer.Typer(help="Read a file, print the source that declares it.", no_args_is_help=True)
 
 _TYPES = {
     **dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"), "BIGINT"),
@@ -48,7 +48,7 @@ class Inferred:
 
 @app.callback()
 def _sources() -> None:
-    """Sources of facts."""
+    """Read a file, print the source that declares it."""
 
 
 @app.command("infer")
@@ -88,8 +88,11 @@ def infer_source(file: str, name: str | None = None) -> Inferred:
 
 
 def _infer(engine: "DuckDB", file: str, files: list[str], name: str) -> Inferred:
-    suffix = Path(files[0].removesuffix(".gz").removesuffix(".zst")).suffix.lower()
-    reader = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}.get(suffix, "read_json")
+    from featreg.engines.duckdb import reader_of
+
+    reader = reader_of(files[0])
+    if reader is None:
+        raise UsageError(f"{file} is no Parquet, CSV or JSON file by its ending.")
     listed = ", ".join("'" + one.replace("'", "''") + "'" for one in files)
     relation = engine.describe(f"{reader}([{listed}])", file)
     columns = tuple((column, _type_of(found) if column.isidentifier() else None, found) for column, found in relation.columns)

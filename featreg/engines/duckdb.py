@@ -17,6 +17,7 @@ from featreg.errors import DataError, UsageError
 from featreg.plan.relation import Relation, quote
 
 _Result = TypeVar("_Result")
+_FORMATS = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}
 _READERS = {
     ".parquet": "read_parquet",
     ".pq": "read_parquet",
@@ -82,11 +83,7 @@ class DuckDB:
         files = source_files(path, root) if isinstance(path, str) else path
         if not files:
             raise DataError(f"source '{source}': no file at {path}.\n  Put the data there, or say where it is in conf under [sources].")
-        suffix = Path(files[0]).suffix.lower()
-        suffix = Path(files[0]).with_suffix("").suffix.lower() if suffix in (".gz", ".zst") else suffix
-        reader = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}.get(
-            str(settings.get("format", "")).lower()
-        ) or _READERS.get(suffix)
+        reader = _FORMATS.get(str(settings.get("format", "")).lower()) or reader_of(files[0])
         if reader is None:
             raise UsageError(f"[sources] {source}: what is in {files[0]}? Say format = \"parquet\", \"csv\" or \"json\".")
         for file in files:
@@ -218,6 +215,12 @@ def _do(work: Callable[[], _Result], done: "Future[_Result]") -> None:
         done.set_result(work())
     except BaseException as error:  # told to the thread that waits
         done.set_exception(error)
+
+
+def reader_of(file: str) -> str | None:
+    """DuckDB's function for a file, by its ending; a compressed one by the ending before."""
+    path = Path(file)
+    return _READERS.get(Path(path.stem if path.suffix.lower() in (".gz", ".zst") else path.name).suffix.lower())
 
 
 def source_files(path: str, root: Path) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featreg.engines.duckdb import DuckDB
+from featreg.engines.duckdb import DuckDB, reader_of
 from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.sweep.words import arrow_type
 from featreg.vocabulary import DataType
@@ -51,9 +51,9 @@ def _from_text(rows: str | Path, engine: DuckDB, root: Path, what: str) -> pa.Ta
     path = Path(text) if Path(text).is_absolute() or Path(text).is_file() else root / text
     if not path.is_file():
         raise DataError(f"{what}: there is no file {text}.")
-    reader = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".json": "read_json"}.get(path.suffix.lower())
+    reader = reader_of(path.name)
     if reader is None:
-        raise UsageError(f"{what}: {text} is no .parquet, .csv or .json file.")
+        raise UsageError(f"{what}: {text} is no Parquet, CSV or JSON file by its ending.")
     quoted = str(path).replace("'", "''")
     return engine.table(f"SELECT * FROM {reader}('{quoted}')")
 

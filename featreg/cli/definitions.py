@@ -10,7 +10,7 @@ import typer
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
 from featreg.cli.listing import Listing, find, list_working_tree, make_listing
-from featreg.cli.terminal import add_rows, escape, seconds_text, show, table
+from featreg.cli.terminal import add_rows, counted, escape, seconds_text, show, table
 from featreg.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def check(context: typer.Context, revision: Revision = None) -> None:
     def render(console: "Console") -> None:
         for warning in warnings:
             console.print(f"[yellow]warning:[/yellow] {escape(str(warning))}", soft_wrap=True)
-        told = ", ".join(_counted(number, kind) for kind, number in counts.items())
+        told = ", ".join(counted(number, "entity" if kind == "entities" else kind.removesuffix("s"), kind) for kind, number in counts.items())
         console.print(f"[green]ok[/green]  {told}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
 
     document = {"ok": True, **counts, "warnings": [vars(one) | {"text": str(one)} for one in warnings], "seconds": round(seconds, 3)}
@@ -336,8 +336,3 @@ def _computed(feature: dict[str, Any]) -> str:
     by = f" by {feature['by']}" if feature["by"] else ""
     where = f" where {feature['where']}" if feature["where"] else ""
     return f"{feature['aggregation']}({feature['input'] or ''}{by}){where}"
-
-
-def _counted(number: int, kind: str) -> str:
-    single = {"entities": "entity"}.get(kind, kind.removesuffix("s"))
-    return f"{number:,} {single if number == 1 else kind}"

@@ -145,13 +145,13 @@ def _run(settings: Settings, root: Path, done: Callable[[Step], None]) -> dict[s
         )
         clock.lap()
         result = registry.parity(SET, sample=PARITY_KEYS, at=as_of)
-        told = f"{result.cells - result.differing:,} of {result.cells:,} cells: online equals offline to the bit"
+        told = f"{result.agreeing:,} of {result.cells:,} cells: online equals offline to the bit"
         done(Step("parity", told, clock.lap()))
     assert isinstance(vectors, list)
     return {
         "as_of": format_instant(as_of),
         "vectors": [{"keys": keys, "values": vector.values, "status": vector.status} for keys, vector in zip(asked, vectors)],
-        "parity": {"cells": result.cells, "differing": result.differing},
+        "parity": {"cells": result.cells, "differing": result.differing, "late": result.late},
     }
 
 

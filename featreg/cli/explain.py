@@ -7,7 +7,7 @@ import typer
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
 from featreg.cli.definitions import OfApplied, Revision
-from featreg.cli.terminal import add_rows, bytes_text, escape, show, table
+from featreg.cli.terminal import add_rows, bytes_text, counted, escape, show, table
 from featreg.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def render_set(console: "Console", it: "SetExplanation") -> None:
     """The lookups, what is derived, and the program of every view that is read."""
     request = f", given {', '.join(f'{name} {kind}' for name, kind in it.request)}" if it.request else ""
     console.print(
-        f"[bold]{escape(it.set)}[/bold]  {len(it.columns)} features from {_counted(len(it.lookups), 'lookup')}{escape(request)}",
+        f"[bold]{escape(it.set)}[/bold]  {len(it.columns)} features from {counted(len(it.lookups), 'lookup')}{escape(request)}",
         soft_wrap=True,
     )
     _heading(console, "Lookups", "each is one backfill offline, two reads per key online")
@@ -233,7 +233,3 @@ def _covers(span: tuple[int, int] | None) -> str:
         return "all of history"
     least, most = span
     return duration_words(least) if most == least else f"{duration_words(least)} .. {duration_words(most + 1)}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

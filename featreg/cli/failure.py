@@ -6,6 +6,7 @@ import sys
 import traceback
 from typing import Any
 
+from featreg.cli.terminal import counted
 from featreg.errors import DefinitionError, FeatregError
 
 INTERRUPTED = 130
@@ -29,7 +30,7 @@ def _describe(error: BaseException, debug: bool) -> dict[str, Any]:
         case DefinitionError():
             files = {problem.file for problem in error.problems if problem.file}
             document = _document(
-                name, _counted(len(error.problems), "problem") + f" in {_counted(len(files) or 1, 'file')}.", error.exit_code
+                name, counted(len(error.problems), "problem") + f" in {counted(len(files) or 1, 'file')}.", error.exit_code
             )
             return document | {"problems": [vars(problem) | {"text": str(problem)} for problem in error.problems]}
         case FeatregError():
@@ -67,7 +68,3 @@ def _say(document: dict[str, Any], as_json: bool) -> int:
 
 def _has_colours() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -13,7 +13,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
-from featreg.cli.terminal import add_rows, bytes_text, escape, progress, say_if_compiling, seconds_text, show, table, value_text
+from featreg.cli.terminal import add_rows, bytes_text, counted, escape, progress, say_if_compiling, seconds_text, show, table, value_text
 from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
 
@@ -72,7 +72,7 @@ def materialize(
         for one in receipts:
             if one.note:
                 console.print(f"[dim]{escape(one.view)}: {escape(one.note)}[/dim]", soft_wrap=True)
-        console.print(f"[green]done[/green]  {_counted(len(receipts), 'view')}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
+        console.print(f"[green]done[/green]  {counted(len(receipts), 'view')}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
 
     documents = [vars(one) | {"watermark": format_instant(one.watermark)} for one in receipts]
     show(settings, {"views": documents, "seconds": round(seconds, 3)}, render)
@@ -290,7 +290,3 @@ def _from_json(name: str, value: Any, kind: "DataType | None") -> Any:
 
 def _asked(types: Mapping[str, "DataType"]) -> str:
     return "The set asks for: " + ", ".join(f"{name} {kind}" for name, kind in types.items()) + "."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -111,6 +111,11 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
+def counted(number: int, noun: str, many: str = "") -> str:
+    """A number of things.  many: the plural, where it is not the noun and an s."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
 def seconds_text(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 

@@ -58,15 +58,18 @@ class Parity:
     examples: tuple[Difference, ...]
 
     @property
+    def agreeing(self) -> int:
+        return self.cells - self.differing - self.late
+
+    @property
     def is_known(self) -> bool:
         return self.cells > 0
 
     def __str__(self) -> str:
         if not self.is_known:
             return f"{self.set}: nothing to compare: the store has no key of its views."
-        agreeing = self.cells - self.differing - self.late
         late = f", {self.late:,} {'is' if self.late == 1 else 'are'} late" if self.late else ""
-        return f"{self.set} at {format_instant(self.at)}: {agreeing:,} of {self.cells:,} cells agree{late} ({self.keys:,} keys)"
+        return f"{self.set} at {format_instant(self.at)}: {self.agreeing:,} of {self.cells:,} cells agree{late} ({self.keys:,} keys)"
 
 
 def compare(

@@ -235,6 +235,9 @@ class Registry:
         A cell that lacks only rows of files newer than the last run is `late`; it is in order with the next run.
         Raises: UsageError when the set's views are not materialized to one instant.
         """
+        from featreg.kernels import use_cache
+
+        use_cache(self.profile.state)
         from featreg.session.parity import compare
 
         feature_set = _find(self.applied().compiled.sets, name, "feature set")

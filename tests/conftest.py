@@ -2,10 +2,15 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
+
+from featreg.kernels import use_cache
+
+use_cache(Path(__file__).parent.parent / ".featreg")  # before a test imports a kernel: one folder for all, of exactly these sources
 
 WORLDS = 300
 

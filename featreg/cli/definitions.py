@@ -51,7 +51,8 @@ def check(context: typer.Context, revision: Revision = None) -> None:
     def render(console: "Console") -> None:
         for warning in warnings:
             console.print(f"[yellow]warning:[/yellow] {escape(str(warning))}", soft_wrap=True)
-        told = ", ".join(counted(number, "entity" if kind == "entities" else kind.removesuffix("s"), kind) for kind, number in counts.items())
+        nouns = {"entities": "entity"}
+        told = ", ".join(counted(number, nouns.get(kind, kind.removesuffix("s")), kind) for kind, number in counts.items())
         console.print(f"[green]ok[/green]  {told}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
 
     document = {"ok": True, **counts, "warnings": [vars(one) | {"text": str(one)} for one in warnings], "seconds": round(seconds, 3)}

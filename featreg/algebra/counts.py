@@ -1,14 +1,13 @@
 """Count rows: the partial is one word."""
 
-from numba import njit
-
-from featreg.algebra.flags import INTERNAL
+from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.schedule import OUTPUT_COLUMN, SLOT_INPUT, VALUE
 
 
-@njit(**INTERNAL)
-def run_counts(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_counts(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one count slot: rows where its input is not NULL, or all rows without an input."""
+    program, chunk, state = bundles(frame)
     ops, records, base = state.ops, state.records, state.slot_base[slot]
     column = program.slots[slot, SLOT_INPUT]
     while op < n_ops:

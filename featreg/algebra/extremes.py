@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from featreg.algebra.flags import INTERNAL
+from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.pools import plain_word
 from featreg.algebra.schedule import (
     AS_COUNT,
@@ -25,6 +26,7 @@ from featreg.algebra.schedule import (
 
 EXTREME_WORDS = 3
 _LARGEST, _SMALLEST = np.int64((1 << 63) - 1), np.int64(-(1 << 63))
+WHERE_VALID = np.bool_(False)
 
 
 @njit(**INTERNAL)
@@ -58,9 +60,10 @@ def give_extreme(program, state, o, row, at, seen):
     state.out_valid[out, row] = VALUE if seen else NULL
 
 
-@njit(**INTERNAL)
-def run_extremes(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_extremes(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one min, max, any, all or presence slot; input -1 is the event time."""
+    program, chunk, state = bundles(frame)
     ops, records, base, column = state.ops, state.records, state.slot_base[slot], program.slots[slot, SLOT_INPUT]
     values, valid = chunk.event_time if column < 0 else chunk.inputs[column], chunk.valid[max(column, 0)]
     while op < n_ops:

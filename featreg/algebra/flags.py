@@ -1,7 +1,8 @@
-"""Flags for functions that only kernels call.
+"""Flags for functions that only kernels call, and for those that Python calls.
 
 Without reference counts (a kernel's arrays outlive it) and without wrappers for
 Python, a call costs what it costs in C; such a function may allocate nothing.
 """
 
 INTERNAL = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+ENTRY = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}  # what Python calls

@@ -22,6 +22,7 @@ from featreg.algebra.exact import (
     moments_merge,
 )
 from featreg.algebra.flags import INTERNAL
+from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.pools import double_of, one_nan, plain_word, put_wide, short_of, word_of
 from featreg.algebra.schedule import (
     AS_AVG,
@@ -42,9 +43,10 @@ from featreg.algebra.schedule import (
 )
 
 
-@njit(**INTERNAL)
-def run_moments(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_moments(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one var or stddev slot over doubles; stops early when the heap lacks room."""
+    program, chunk, state = bundles(frame)
     ops, records, base, heap, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.tops
     floats, column = records.view(np.float64), program.slots[slot, SLOT_INPUT]
     scratch = state.scratch
@@ -97,9 +99,10 @@ def _byte_word(text, at):
     return np.int64(word)
 
 
-@njit(**INTERNAL)
-def run_wide_moments(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_wide_moments(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one slot of integer digits: var and stddev of BIGINT and DECIMAL, sum and avg of wide DECIMAL."""
+    program, chunk, state = bundles(frame)
     ops, records, base, tops = state.ops, state.records, state.slot_base[slot], state.tops
     floats, column, is_text = records.view(np.float64), program.slots[slot, SLOT_INPUT], program.slots[slot, SLOT_BYTES] > 0
     scratch = state.scratch

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from featreg.algebra.flags import INTERNAL
+from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.pools import compare_text, copy_text, plain_word, short_of
 from featreg.algebra.schedule import (
     AS_LIST,
@@ -35,6 +36,7 @@ from featreg.algebra.schedule import (
 # A row of `Program.parts`: where the word comes from, whether it is text, whether a NULL there skips the row.
 PART_SOURCE, PART_TEXT, PART_REQUIRED = range(3)
 FROM_EVENT_TIME, FROM_VISIBLE = -1, -2
+_ZERO, _OWN, _SHARED = np.int64(0), np.bool_(True), np.bool_(False)  # numba compiles a function again for every literal
 
 
 @njit(**INTERNAL)
@@ -155,9 +157,10 @@ def _is_out(mode, moment, worst):
     return moment < worst if mode > 0 else moment > worst
 
 
-@njit(**INTERNAL)
-def run_ranked(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_ranked(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one ranked slot; stops early when a pool lacks room."""
+    program, chunk, state = bundles(frame)
     ops, records, base, text, tops = state.ops, state.records, state.slot_base[slot], state.text, state.tops
     width, limit, mode = program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_LIMIT], program.slots[slot, SLOT_MODE]
     first, n, mask = program.slots[slot, SLOT_FIRST_PART], program.slots[slot, SLOT_PARTS], program.slots[slot, SLOT_MASK]
@@ -182,10 +185,10 @@ def run_ranked(slot, op, n_ops, program, chunk, state):
                 if by_time and records[at] == limit and _is_out(mode, chunk.event_time[here], records[worst + 1]):
                     continue
                 if (mask < 0 or chunk.valid[mask, here]) and _read_entry(parts, first, n, chunk, here, entry):
-                    if short_of(tops, TOP_TEXT, text.shape[0], _text_room(parts, first, n, entry, 0)):
+                    if short_of(tops, TOP_TEXT, text.shape[0], _text_room(parts, first, n, entry, _ZERO)):
                         tops[ROWS_DONE] = i
                         return op
-                    _insert(parts, first, n, limit, mode, records, at, text, entry, 0, chunk.text, tops, True)
+                    _insert(parts, first, n, limit, mode, records, at, text, entry, _ZERO, chunk.text, tops, _OWN)
             op += 2
         elif word & 2:
             at = base + width * ((word >> 3) & 0x3FFFFFFF)
@@ -193,7 +196,7 @@ def run_ranked(slot, op, n_ops, program, chunk, state):
                 records[at] = 0
             other = base + width * (word >> 33)
             for e in range(records[other]):
-                _insert(parts, first, n, limit, mode, records, at, text, records, other + 1 + e * (n + 1), text, tops, False)
+                _insert(parts, first, n, limit, mode, records, at, text, records, other + 1 + e * (n + 1), text, tops, _SHARED)
             op += 1
         else:
             count = word >> 33
@@ -207,7 +210,7 @@ def run_ranked(slot, op, n_ops, program, chunk, state):
                     for i in range(op + 3, op + 3 + count):
                         other = base + width * ops[i]
                         for e in range(records[other]):
-                            _insert(parts, first, n, limit, mode, records, at, text, records, other + 1 + e * (n + 1), text, tops, False)
+                            _insert(parts, first, n, limit, mode, records, at, text, records, other + 1 + e * (n + 1), text, tops, _SHARED)
                 for o in range(program.routes[slot, window, 0], program.routes[slot, window, 0] + program.routes[slot, window, 1]):
                     if not _give(program, state, o, ops[op + 1], at, ops[op + 2], first, n, time_part):
                         return op

@@ -88,7 +88,7 @@ class State(NamedTuple):
     levels [n, 4] and tiles: sorted tile numbers with their records · free: records to use again · carried
     [keys, levels, 3]: where each key's tiles are, how many, and room for how many, when keys are kept ·
     slot_base [slots]: first word of record 0 · records, heap [words], text [bytes]: partials ·
-    out_*: results by column and spine row · scratch, word: for kernels.
+    out_*: results by column and spine row · scratch: for kernels · kernels [kinds]: their addresses.
     """
 
     levels: np.ndarray
@@ -109,4 +109,4 @@ class State(NamedTuple):
     out_heap: np.ndarray
     out_text: np.ndarray
     scratch: np.ndarray
-    word: np.ndarray
+    kernels: np.ndarray

@@ -22,8 +22,9 @@ from featreg.algebra.exact import (
     sum_init,
     sum_merge,
 )
-from featreg.algebra.extremes import begin_extremes, fold_extremes, give_extreme, merge_extremes
+from featreg.algebra.extremes import WHERE_VALID, begin_extremes, fold_extremes, give_extreme, merge_extremes
 from featreg.algebra.flags import INTERNAL
+from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.pools import one_nan, put_wide, short_of, word_of
 from featreg.algebra.schedule import (
     AS_AVG,
@@ -45,9 +46,10 @@ from featreg.algebra.schedule import (
 )
 
 
-@njit(**INTERNAL)
-def run_sums(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_sums(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one slot that sums doubles; stops early when the heap lacks room for wide accumulators."""
+    program, chunk, state = bundles(frame)
     ops, records, base, heap, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.tops
     floats, width, extremes = records.view(np.float64), program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_MODE] > 0
     values, valid = chunk.inputs[program.slots[slot, SLOT_INPUT]], chunk.valid[program.slots[slot, SLOT_INPUT]]
@@ -62,7 +64,7 @@ def run_sums(slot, op, n_ops, program, chunk, state):
                 _begin(records, floats, at, extremes)
             sum_fold_rows(records, floats, at, values, valid, row, end, heap, tops)
             if extremes:
-                fold_extremes(records, at + SUM_WORDS, values, valid, False, row, end)
+                fold_extremes(records, at + SUM_WORDS, values, valid, WHERE_VALID, row, end)
             op += 2
         elif word & 2:
             at = base + width * ((word >> 3) & 0x3FFFFFFF)
@@ -114,9 +116,10 @@ def _merge(records, floats, into, other, heap, tops, extremes):
         merge_extremes(records, into + SUM_WORDS, other + SUM_WORDS)
 
 
-@njit(**INTERNAL)
-def run_integer_sums(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_integer_sums(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one slot that sums BIGINT or DECIMAL of up to 18 digits in 128 bits."""
+    program, chunk, state = bundles(frame)
     ops, records, base, tops = state.ops, state.records, state.slot_base[slot], state.tops
     floats, width, extremes = records.view(np.float64), program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_MODE] > 0
     values, valid = chunk.inputs[program.slots[slot, SLOT_INPUT]], chunk.valid[program.slots[slot, SLOT_INPUT]]
@@ -131,7 +134,7 @@ def run_integer_sums(slot, op, n_ops, program, chunk, state):
                 if valid[i]:
                     isum_fold(records, floats, at, values[i])
             if extremes:
-                fold_extremes(records, at + ISUM_WORDS, values, valid, False, row, end)
+                fold_extremes(records, at + ISUM_WORDS, values, valid, WHERE_VALID, row, end)
             op += 2
         elif word & 2:
             at = base + width * ((word >> 3) & 0x3FFFFFFF)
@@ -158,7 +161,7 @@ def run_integer_sums(slot, op, n_ops, program, chunk, state):
                     elif seen == 0:
                         state.out_valid[out, row] = NULL
                     elif final == AS_LOWEST or final == AS_HIGHEST:
-                        give_extreme(program, state, o, row, base + ISUM_WORDS, True)
+                        give_extreme(program, state, o, row, base + ISUM_WORDS, seen > 0)
                     elif final == AS_AVG:
                         mean = isum_to_double(records, base, program.outputs[o, OUTPUT_SCALE], state.scratch) / seen + 0.0
                         state.out_words[out, row], state.out_valid[out, row] = word_of(mean), VALUE

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from featreg.algebra.flags import INTERNAL
+from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.pools import compare_text, copy_text, plain_word, short_of
 from featreg.algebra.schedule import (
     AS_DISTINCT,
@@ -35,6 +36,7 @@ from featreg.algebra.schedule import (
 )
 
 HEADER, ENTRY, SMALLEST = 2, 3, 4
+_NEVER, _OWN, _SHARED = np.int64(NO_START), np.bool_(True), np.bool_(False)  # numba compiles a function again for every literal
 
 
 @njit(**INTERNAL)
@@ -207,7 +209,7 @@ def _pour(heap, tops, into, other, mode, is_text, text):
     for i in range(heap[other]):
         entry = other + HEADER + ENTRY * i
         if heap[entry] != 0:
-            into = fold_tally(heap, tops, into, mode, heap[entry], heap[entry + 1], is_text, heap[entry + 2], text, text, False, NO_START)
+            into = fold_tally(heap, tops, into, mode, heap[entry], heap[entry + 1], is_text, heap[entry + 2], text, text, _SHARED, _NEVER)
     return into
 
 
@@ -237,9 +239,10 @@ def _merge_room(ops, op, n, records, base, heap):
     return 16 * ENTRY * total
 
 
-@njit(**INTERNAL)
-def run_tally(slot, op, n_ops, program, chunk, state):
+@Kernel
+def run_tally(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one count_distinct or histogram slot; stops early when a pool lacks room."""
+    program, chunk, state = bundles(frame)
     ops, records, base, heap, text, tops = state.ops, state.records, state.slot_base[slot], state.heap, state.text, state.tops
     column, mode, span = program.slots[slot, SLOT_INPUT], program.slots[slot, SLOT_MODE], program.slots[slot, SLOT_SPAN]
     is_text = program.slots[slot, SLOT_BYTES] > 0
@@ -264,9 +267,9 @@ def run_tally(slot, op, n_ops, program, chunk, state):
                     records[at] = _new_map(heap, tops, np.int64(SMALLEST)) + 1
                 mark = _hash_text(chunk.text, value) if is_text else _hash_word(value)
                 number = chunk.event_time[row] if mode > 0 else np.int64(1)
-                oldest = chunk.instant[row] - span if mode > 0 and span >= 0 else np.int64(NO_START)
+                oldest = chunk.instant[row] - span if mode > 0 and span >= 0 else _NEVER
                 records[at] = (
-                    fold_tally(heap, tops, records[at] - 1, mode, mark, value, is_text, number, chunk.text, text, True, oldest) + 1
+                    fold_tally(heap, tops, records[at] - 1, mode, mark, value, is_text, number, chunk.text, text, _OWN, oldest) + 1
                 )
             op += 2
         elif word & 2:

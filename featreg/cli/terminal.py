@@ -94,7 +94,7 @@ def say_if_compiling(settings: Settings, state: Any) -> None:
     from featreg.kernels import is_compiled
 
     if "NUMBA_CACHE_DIR" not in os.environ and not is_compiled(state):
-        note(settings, "first run here: compiling the kernels that are needed, once; up to a minute")
+        note(settings, "first run here: compiling the kernels that are needed, once; some 10 s")
 
 
 def value_text(value: Any) -> str:

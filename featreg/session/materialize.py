@@ -33,6 +33,7 @@ from featreg.stores.contract import Store, StoreConflict
 from featreg.stores.lmdb import open_store
 from featreg.sweep.kept import KeptSweeper, head_bytes, joined, rows_together, state_of, take_rows
 from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, first_border, key_borders
+from featreg.sweep.warm import WRITE, compile_for
 
 KEYS_A_WRITE = 2048
 _SLOW = 0.06  # seconds of a write from which the next one is made smaller
@@ -74,6 +75,7 @@ def materialize(
 ) -> list[Receipt]:  # fmt: skip
     """Run each view in turn; a view that fails leaves the ones before it done and itself as it was."""
     now = time.time_ns() // 1000 if to is None else to
+    compile_for(WRITE, map(build_program, views))
     with open_store(profile.online_path) as store:
         return [_materialize_view(engine, profile, store, view, now, rebuild, progress) for view in views]
 

@@ -26,6 +26,7 @@ from featreg.stores.lmdb import open_store
 from featreg.sweep.finish import Column, Derivation
 from featreg.sweep.kept import KeptSweeper, state_of
 from featreg.sweep.sweeper import Results
+from featreg.sweep.warm import READ, compile_for
 from featreg.sweep.words import to_arrow
 from featreg.vocabulary import DataType
 
@@ -93,6 +94,7 @@ class _SetReader:
             raise DataError(f"there is no feature set '{name}'.\n  {did_you_mean(name, applied.sets, 'Applied are')}")
         self.set: CompiledSet = applied.sets[name]
         self.store = online.store
+        compile_for(READ, (build_program(applied.views[lookup.view]) for lookup in self.set.lookups))
         self.lookups = [
             _LookupReader(lookup, applied.views[lookup.view], online.registry.profile.stale_after) for lookup in self.set.lookups
         ]

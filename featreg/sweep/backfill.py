@@ -20,6 +20,7 @@ from featreg.plan.offline import OfflinePlan
 from featreg.sweep.gather import Found, Gathering
 from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, accepted, first_border, make_chunk
 from featreg.sweep.sweeper import Results, Sweeper
+from featreg.sweep.warm import BACKFILL, compile_for
 from featreg.sweep.words import to_arrow
 from featreg.vocabulary import DataType
 
@@ -47,6 +48,7 @@ def backfill(engine: Engine, plan: OfflinePlan, rows: int, threads: int, progres
     """Run the plan's buckets for a spine of `rows` rows."""
     program, n_keys, tally = plan.program, len(plan.key_types), Tally()
     layout = Layout(plan.key_types, tuple(item.type for item in program.inputs), plan.event_is_visible)
+    compile_for(BACKFILL, [program])
     gathering = Gathering(len(program.columns), rows)
     crew = [_Worker(program, layout, gathering) for _ in range(max(1, threads))]
     try:

@@ -1,43 +1,55 @@
-"""Run a program over a chunk: for each group write the schedule, then let each slot walk it.
+"""Run a program over a chunk: for each group write the schedule, then let the kernel of each slot walk it.
 
-`advance` knows the slots that most programs have; `advance_rare` the others, so that
-only what a program uses is compiled.  Both are resumable: they stop with a status
-when a pool lacks room or the other one is needed, and go on where the cursor stands.
+`advance` is resumable: it stops when a pool lacks room, and goes on where the cursor stands.
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 from numba import njit
 
+from featreg.algebra import schedule as s
 from featreg.algebra.counts import run_counts
 from featreg.algebra.extremes import run_extremes
+from featreg.algebra.flags import ENTRY
+from featreg.algebra.frame import bundles, walk
 from featreg.algebra.moments import run_moments, run_wide_moments
 from featreg.algebra.ranked import run_ranked
-from featreg.algebra.schedule import (
-    COUNT,
-    EXTREME,
-    GROUP_FIRST_SLOT,
-    GROUP_SLOTS,
-    INTEGER_SUM,
-    MOMENTS,
-    RANKED,
-    SLOT_KIND,
-    SUM,
-    TALLY,
-)
+from featreg.algebra.schedule import GROUP_FIRST_SLOT, GROUP_SLOTS, SLOT_KIND
 from featreg.algebra.sums import run_integer_sums, run_sums
 from featreg.algebra.tally import run_tally
 from featreg.sweep.head import lay_out_rows
 from featreg.sweep.keep import READY, load_keys
 from featreg.sweep.tiles import put_down_key, schedule
 
-DONE, NEEDS_ROOM, NEEDS_RARE = range(3)
+KERNELS = {
+    s.COUNT: run_counts,
+    s.SUM: run_sums,
+    s.INTEGER_SUM: run_integer_sums,
+    s.EXTREME: run_extremes,
+    s.RANKED: run_ranked,
+    s.MOMENTS: run_moments,
+    s.WIDE_MOMENTS: run_wide_moments,
+    s.TALLY: run_tally,
+}
+DONE, NEEDS_ROOM = range(2)
 SHORT = 16  # `answer` gives 16 + what `load_keys` or `lay_out_rows` lacked room for
 CURSOR_GROUP, CURSOR_ROW, CURSOR_OPS, CURSOR_SLOT, CURSOR_OP, CURSOR_ROWS = range(6)
 CURSOR_FIELDS = 6
 
 
-@njit(cache=True, nogil=True)
-def advance(program, chunk, state):
-    """Go on from the cursor: DONE, or why not."""
+def addresses(kinds: Iterable[int]) -> np.ndarray:
+    """Where the machine code of these kinds' kernels is, by kind; they are compiled if they never were."""
+    found = np.zeros(len(KERNELS), np.int64)
+    for kind in kinds:
+        found[kind] = KERNELS[kind].address
+    return found
+
+
+@njit(**ENTRY)
+def advance(frame):
+    """Go on from the cursor of the frame at this address: DONE, or NEEDS_ROOM."""
+    program, chunk, state = bundles(frame)
     cursor, groups = state.cursor, program.groups
     n_rows = cursor[CURSOR_ROWS]
     while cursor[CURSOR_GROUP] < groups.shape[0]:
@@ -45,20 +57,8 @@ def advance(program, chunk, state):
         end = groups[g, GROUP_FIRST_SLOT] + groups[g, GROUP_SLOTS]
         while cursor[CURSOR_SLOT] < end:
             slot, op, n_ops = cursor[CURSOR_SLOT], cursor[CURSOR_OP], cursor[CURSOR_OPS]
-            kind = program.slots[slot, SLOT_KIND]
             if op < n_ops:
-                if kind == COUNT:
-                    op = run_counts(slot, op, n_ops, program, chunk, state)
-                elif kind == SUM:
-                    op = run_sums(slot, op, n_ops, program, chunk, state)
-                elif kind == INTEGER_SUM:
-                    op = run_integer_sums(slot, op, n_ops, program, chunk, state)
-                elif kind == EXTREME:
-                    op = run_extremes(slot, op, n_ops, program, chunk, state)
-                elif kind == RANKED:
-                    op = run_ranked(slot, op, n_ops, program, chunk, state)
-                else:
-                    return NEEDS_RARE
+                op = walk(state.kernels[program.slots[slot, SLOT_KIND]], slot, op, n_ops, frame)
                 if op < n_ops:
                     cursor[CURSOR_OP] = op
                     return NEEDS_ROOM
@@ -78,29 +78,14 @@ def advance(program, chunk, state):
     return DONE
 
 
-@njit(cache=True, nogil=True)
-def advance_rare(program, chunk, state):
-    """Let one slot of the rarer kinds walk the schedule at hand."""
-    cursor = state.cursor
-    slot, op, n_ops = cursor[CURSOR_SLOT], cursor[CURSOR_OP], cursor[CURSOR_OPS]
-    kind = program.slots[slot, SLOT_KIND]
-    if kind == MOMENTS:
-        op = run_moments(slot, op, n_ops, program, chunk, state)
-    elif kind == TALLY:
-        op = run_tally(slot, op, n_ops, program, chunk, state)
-    else:
-        op = run_wide_moments(slot, op, n_ops, program, chunk, state)
-    cursor[CURSOR_OP] = op
-    return DONE if op == n_ops else NEEDS_ROOM
-
-
-@njit(cache=True, nogil=True)
-def answer(program, chunk, state, words, starts, heads, head_starts, more, cutoffs):
+@njit(**ENTRY)
+def answer(frame, words, starts, heads, head_starts, more, cutoffs):
     """Read m keys at their cutoffs: take their states, bring the head rows below each cutoff, then its one spine row.
 
     words, heads: the stored values one behind another, key k from `starts[k]` to `starts[k + 1]`.
     Returns as `advance` does, or SHORT + what there was too little room for, and then nothing counts.
     """
+    program, chunk, state = bundles(frame)
     short = load_keys(program, state, words, starts, more)
     if short != READY:
         return SHORT + short
@@ -111,4 +96,4 @@ def answer(program, chunk, state, words, starts, heads, head_starts, more, cutof
     for i in range(cursor.shape[0]):
         cursor[i] = 0
     cursor[CURSOR_ROWS] = rows
-    return advance(program, chunk, state)
+    return advance(frame)

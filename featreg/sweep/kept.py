@@ -7,9 +7,9 @@ from struct import Struct
 import numpy as np
 
 from featreg.algebra import schedule as s
+from featreg.algebra.frame import frame_of
 from featreg.compile.program import SweepProgram
-from featreg.sweep.execute import SHORT
-from featreg.sweep.frame import answer_framed, frame_of
+from featreg.sweep.execute import SHORT, answer
 from featreg.sweep.head import HEAD_VALUES, lay_out_rows, pack_heads
 from featreg.sweep.keep import AT_RUN, AT_S, READY, SHORT_HEAP, SHORT_RECORDS, SHORT_TEXT, SHORT_TILES, TEXT_COPIES, dump_keys, load_keys
 from featreg.sweep.stream import shifts
@@ -49,7 +49,7 @@ class KeptSweeper(Sweeper):
         self.cutoffs = np.empty(1, np.int64)
         self.one = np.zeros((4, 2), np.int64)
         self.one_starts, self.one_head_starts, self.one_more, self.one_cutoff = self.one[0], self.one[1], self.one[2, :1], self.one[3, :1]
-        self.frame = np.zeros((0, 4), np.int64)
+        self.frame, self.at_frame = np.zeros(0, np.int64), 0
         self.framed: s.State | None = None
         self._allocate()
 
@@ -127,19 +127,21 @@ class KeptSweeper(Sweeper):
         if more is None:
             more = (head_starts[1:] - head_starts[:-1]) >> 1
         self.tops[s.TOP_OUT_HEAP] = self.tops[s.TOP_OUT_TEXT] = 0
-        status = answer_framed(self._frame(), words, starts, heads, head_starts, more, cutoffs)
+        status = answer(self._frame(), words, starts, heads, head_starts, more, cutoffs)
         while status >= SHORT:
             self._enlarge(status - SHORT)
-            status = answer_framed(self._frame(), words, starts, heads, head_starts, more, cutoffs)
+            status = answer(self._frame(), words, starts, heads, head_starts, more, cutoffs)
         if status:
-            self.kept_state = self.finish(self.chunk, status, self.kept_state)
+            self.finish(self.chunk, status)
+            self.kept_state = self.state()
         return self.results
 
-    def _frame(self) -> np.ndarray:
-        """The frame of what the kernels work on, made anew when an array was replaced."""
+    def _frame(self) -> int:
+        """The address of the frame that the kernels work on, which is made anew when an array was replaced."""
         if self.framed is not self.kept_state:
             self.frame, self.framed = frame_of(self.tables, self.chunk, self.kept_state), self.kept_state
-        return self.frame
+            self.at_frame = self.frame.ctypes.data
+        return self.at_frame
 
     # Writing ---------------------------------------------------------------------------------
 

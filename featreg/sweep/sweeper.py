@@ -8,8 +8,9 @@ import numpy as np
 
 from featreg.algebra import schedule as s
 from featreg.algebra.exact import SCRATCH_WORDS
+from featreg.algebra.frame import frame_of
 from featreg.compile.program import SweepProgram
-from featreg.sweep.execute import CURSOR_FIELDS, CURSOR_ROWS, DONE, NEEDS_RARE, NEEDS_ROOM, advance, advance_rare
+from featreg.sweep.execute import CURSOR_FIELDS, CURSOR_ROWS, DONE, NEEDS_ROOM, addresses, advance
 from featreg.sweep.tiles import (
     FEW,
     LEVEL_BASE,
@@ -60,7 +61,8 @@ class Sweeper:
         self.cursor = np.zeros(CURSOR_FIELDS, np.int64)
         self.ops = np.empty(ops_words, np.int64)
         widest = int(self.tables.slots[:, s.SLOT_WIDTH].max(initial=0))
-        self.scratch, self.word = np.empty(max(SCRATCH_WORDS, widest), np.int64), np.empty(1, np.int64)
+        self.scratch = np.empty(max(SCRATCH_WORDS, widest), np.int64)
+        self.kernels = addresses(program.kinds)
         self.results = results
         self.continues = False
 
@@ -68,7 +70,7 @@ class Sweeper:
         return s.State(
             self.levels, self.group_state, self.tile_number, self.tile_record, self.free, self.carried, self.slot_base, self.records,
             self.heap, self.text, self.tops, self.ops, self.cursor, self.results.words, self.results.valid, self.out_heap, self.out_text,
-            self.scratch, self.word,
+            self.scratch, self.kernels,
         )  # fmt: skip
 
     def feed(self, chunk: s.Chunk, continues: bool) -> None:
@@ -86,22 +88,18 @@ class Sweeper:
         """Let the kernels walk the chunk, growing what they lack."""
         self.cursor[:] = 0
         self.cursor[CURSOR_ROWS] = len(chunk.key_index)
-        state = self.state()
-        self.finish(chunk, advance(self.tables, chunk, state), state)
+        self.finish(chunk, self._advance(chunk))
 
-    def finish(self, chunk: s.Chunk, status: int, state: s.State) -> s.State:
-        """Go on from where a kernel stopped, until it is done; returns the state now, another one only where an array grew."""
+    def finish(self, chunk: s.Chunk, status: int) -> None:
+        """Go on from where a kernel stopped, until it is done."""
         while status != DONE:
-            if status == NEEDS_RARE:
-                status = advance_rare(self.tables, chunk, state)
-                if status == DONE:
-                    status = advance(self.tables, chunk, state)
-                continue
             assert status == NEEDS_ROOM
             self._grow()
-            state = self.state()
-            status = advance(self.tables, chunk, state)
-        return state
+            status = self._advance(chunk)
+
+    def _advance(self, chunk: s.Chunk) -> int:
+        frame = frame_of(self.tables, chunk, self.state())
+        return advance(frame.ctypes.data)
 
     def _grow(self) -> None:
         """Double the pool that a kernel found too small; without one named, the schedule is."""

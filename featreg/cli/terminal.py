@@ -66,9 +66,10 @@ def progress(settings: Settings, what: str) -> Iterator[Callable[[str, int], Non
     if settings.json or not sys.stderr.isatty():
         yield lambda _view, _rows: None
         return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:>13,.0f} rows"), TimeElapsedColumn())
+    rows = TextColumn("{task.completed:>13,.0f} rows")
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), rows, TimeElapsedColumn())
     with Progress(*columns, console=console(to_stderr=True), transient=True) as bar:
         tasks = {"": bar.add_task(what, total=None)}
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from featreg.canonical import file_id
 from featreg.compile import Compiled, CompiledView
 from featreg.compile.program import SweepProgram, build_program
-from featreg.engines.duckdb import DuckDB, source_files
+from featreg.engines.duckdb import DuckDB
 from featreg.errors import DataError, RefusedError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState, check_files, plan_run, space_of
@@ -174,12 +174,10 @@ def _clear(store: Store, space: str) -> None:
 
 
 def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView) -> dict[str, list]:
-    name = view.scan.source.name
+    """The source's files as a run records them: path -> [bytes, mtime, sha256].  Reads every byte of them."""
     finder.find(view.scan.source)
-    location = profile.sources[name]
-    path = location if isinstance(location, str) else str(location["path"])  # type: ignore[index]
     found = {}
-    for file in source_files(path, profile.root):
+    for file in finder.files[view.scan.source.name]:
         stat = os.stat(file)
         shown = Path(file).relative_to(profile.root).as_posix() if Path(file).is_relative_to(profile.root) else file
         found[shown] = [stat.st_size, stat.st_mtime_ns, file_id(Path(file))]

@@ -344,6 +344,16 @@ def test_starting_imports_nothing_heavy(shop, capsys, arguments):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_command_does_without_pandas(shop):
+    """pyarrow would import it for the first array; in a program that calls `main` with arguments nothing is taken away."""
+    arguments = ["training-set", "order_model", "--draft", "--spine", "data/asked.csv", "--time", "asked_at", "--out", "t.parquet"]
+    program = "import sys; from featreg.cli import main; code = main(); print('pandas' in sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=_environment(), timeout=120)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False", done.stderr
+    program = f"from featreg.cli import main; code = main({arguments!r}); import pandas; raise SystemExit(code)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, env=_environment(), timeout=120).returncode == 0
+
+
 def _hear_ctrl_c() -> None:
     """A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that; this one is as at a terminal."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -50,6 +50,14 @@ def test_a_get_answers_in_the_order_of_its_keys_and_none_for_an_unknown_one(stor
     assert store.get([]) == []
 
 
+def test_gathered_values_are_those_of_a_get_one_behind_another(store):
+    long = b"long" * 200
+    store.write([(b"b", b"22"), (b"a", b"1"), (b"e", b""), (long, b"333")])
+    for keys in ([b"b", b"?", b"a", b"e", b"b"], [long, b"a", b"?"], []):
+        found = [value or b"" for value in store.get(keys)]
+        assert store.gather(keys) == (b"".join(found), [len(value) for value in found])
+
+
 def test_an_empty_value_is_a_value(store):
     store.write([(b"a", b"")])
     assert store.get([b"a", b"b"]) == [b"", None]

@@ -10,14 +10,15 @@ from featreg.errors import RefusedError
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import EVENT_ROW, ScanText, scan_text
 
-STATE_FORM = 1
+STATE_FORM = 2  # raise when the words of a state change: another form is another space
 
 
 @dataclass(frozen=True)
 class ViewState:
     """What the store knows of a view in its space: the last run that ended, and one that was begun.
 
-    watermark: complete up to here.  s: reads before it are refused.  files: path -> [bytes, mtime, sha256].
+    watermark: complete up to here.  s: reads before it are refused.  files: path -> [bytes, mtime, sha256, ctime].
+    rejected: rows of those files that were.
     begun: {"run", "to", "s", "files"} of a run that has not ended, None when all have.
     """
 
@@ -25,6 +26,7 @@ class ViewState:
     watermark: int | None = None
     s: int | None = None
     files: Mapping[str, list] | None = None
+    rejected: int = 0
     begun: Mapping | None = None
 
 
@@ -58,9 +60,9 @@ def check_files(view: CompiledView, before: Mapping[str, list], now: Mapping[str
 def plan_run(
     view: CompiledView, program: SweepProgram, known: Relation | None, new: Relation | None, watermark: int | None, to: int, s: int
 ) -> tuple[str, ScanText]:
-    """The SQL of a run's rows, sorted by key: of known files those from the watermark on, of new files all.
+    """The SQL of a run's rows, rejected ones first, sorted by key: of known files those from the watermark on, of new files all.
 
-    Rows that no window at or after `s` sees are left out.  `late` is 1 for a row from before the watermark.
+    Rows that no window at or after `s` sees are left out.
     """
     earliest = None if program.longest is None else s - program.longest
     scans = []
@@ -74,5 +76,5 @@ def plan_run(
     inputs = "".join(f", {name}" for name in first.inputs)
     rows = " UNION ALL ".join(f"({scan.sql})" for scan in scans)
     order = "".join(f"{key} NULLS FIRST, " for key in first.keys)
-    sql = f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({rows}) ORDER BY {order}t"
+    sql = f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({rows}) ORDER BY r, {order}t"
     return sql, scans[-1]

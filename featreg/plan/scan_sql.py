@@ -141,7 +141,7 @@ def scan_text(
     """Spell the scan of the rows that `program` needs.
 
     earliest: event times before it are in no window · before: visible instants from it on are not seen ·
-    since: visible instants before it are not read.
+    since: visible instants before it are not read, and rejected rows are left out: an earlier run counted them.
     """
     source = view.scan.source
     read = read_columns(source, relation)
@@ -168,13 +168,16 @@ def scan_text(
     there = [filter_text and f"({filter_text})", *(f"{place[column]} IS NOT NULL" for column, _ in view.scan.keys)]
     bounds = []
     if earliest is not None:
-        bounds.append(f"{event} >= {_instant(earliest)}")
+        bounds.append(f"({event} >= {_instant(earliest)} OR {event} IS NULL OR NOT isfinite({event}))")
+    if since is not None:  # plain comparisons, by which the engine leaves out whole row groups
+        available = "" if source.available_column is None else f" OR {place[source.available_column]} >= {_instant(since)}"
+        bounds.append(f"({event} >= {_instant(since - source.delay_micros)}{available})")
     if before is not None:
         there.append(f"{visible} < {before}")
     if since is not None:
         there.append(f"{visible} >= {since}")
     kept = " AND ".join(filter(None, there)) or "TRUE"
-    bounded = f" WHERE ({' AND '.join(bounds)} OR {event} IS NULL OR NOT isfinite({event}))" if bounds else ""
+    bounded = f" WHERE {' AND '.join(bounds)}" if bounds else ""
     judged = f"SELECT *, {verdict} AS bad FROM ({base}){bounded}"
     lifted = [f"{_key(place[column], kind)} AS {key}" for key, (column, kind) in zip(keys, view.scan.keys)]
     lifted += [f"{visible} AS v"]
@@ -182,17 +185,15 @@ def scan_text(
     if not event_is_visible:
         lifted.append(f"{_micros(event, source.types[source.event_time])} AS e")
     lifted += ["bad::UTINYINT AS bad", *(f"{text} AS i{n}" for n, text in enumerate(inputs))]
-    sql = (
-        f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad OR ({kept})"
-        if not fine
-        else f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE bad <> 0 OR ({kept})"
-    )
+    is_bad = "bad <> 0" if fine else "bad"
+    chosen = f"{is_bad} OR ({kept})" if since is None else f"NOT ({is_bad}) AND {kept}"
+    sql = f"SELECT {', '.join(lifted)} FROM ({judged}) WHERE {chosen}"
     found = {name.lower(): name for name, _ in relation.columns}
     raw = "".join(f", {quote(found[name.lower()])}::VARCHAR AS x{place[name]}" for name in place)  # as it stands in the data
     shown = ", ".join(f"{quote(name)} := x{place[name]}" for name in place)
     base_with_raw = f"SELECT {', '.join(columns)}{raw} FROM {relation.text}"
     examples = (
-        f"SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE bad{' <> 0' if fine else ''} LIMIT 3"
+        f"SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE {is_bad} LIMIT 3"
     )
     return ScanText(sql, keys, tuple(f"i{n}" for n in range(len(inputs))), event_is_visible, examples)
 

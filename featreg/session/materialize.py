@@ -9,13 +9,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featreg.canonical import file_id
 from featreg.compile import Compiled, CompiledView
@@ -38,6 +39,7 @@ from featreg.sweep.warm import WRITE, compile_for
 KEYS_A_WRITE = 2048
 _SLOW = 0.06  # seconds of a write from which the next one is made smaller
 _MOST_LOOKS = 100  # how often a run looks again because another process was at the same view
+_SETTLED = 2_000_000_000  # nanoseconds after which a file system gives a change another time
 _CLEARING = {"clear": True}  # stands where a begun run stands, until the last key of the view is gone
 
 
@@ -115,7 +117,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
     if rebuild:
         state = ViewState()
     finder = SourceFinder(engine, profile, {})
-    files = _files_now(finder, profile, view)
+    files = _files_now(finder, profile, view, {**(state.files or {}), **(state.begun["files"] if state.begun else {})})
     if state.begun is not None:
         note = f"finished the run to {format_instant(state.begun['to'])} that had been interrupted"
         to, s, run = state.begun["to"], state.begun["s"], state.begun["run"]
@@ -133,9 +135,10 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
     source = view.scan.source.name
     known_relation, new_relation = finder.of_files(source, known), finder.of_files(source, new)
     sql, scan = plan_run(view, program, known_relation, new_relation, state.watermark, to, s)
-    examples = _refuse_rejected(engine, view, program, sql, (known_relation, new_relation), state.watermark, to, s)
     batches = engine.batches(sql, BATCH_ROWS)
-    first = list(_first(batches))  # the sort has read every row now
+    first, rejected = _without_rejected(batches, source)  # the sort has read every row now
+    relations = (known_relation, new_relation)
+    examples = _refuse_rejected(engine, view, program, state.rejected + rejected, relations, state.watermark, to, s) if rejected else ()
     if rebuild:
         _clear(store, space)
         found = None
@@ -151,17 +154,28 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
             writer.write(batch, scan.event_is_visible)
             if progress is not None:
                 progress(view.name, batch.num_rows)
-    store.write([(meta, _stored(ViewState(run, to, s, run_files, None)))], expect={meta: mark})
+    store.write([(meta, _stored(ViewState(run, to, s, run_files, state.rejected + rejected)))], expect={meta: mark})
     return Receipt(
-        view.name, writer.rows, writer.keys, writer.late_rows, writer.tally.rejected, to, time.perf_counter() - began, writer.bytes, note,
+        view.name, writer.rows, writer.keys, writer.late_rows, rejected, to, time.perf_counter() - began, writer.bytes, note,
         examples,
     )  # fmt: skip
 
 
-def _first(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _without_rejected(batches: Iterator[pa.RecordBatch], source: str) -> tuple[list[pa.RecordBatch], int]:
+    """The first batch of good rows, and how many rejected ones stood before it.  Raises: DataError for digits below the microsecond."""
+    rejected = 0
     for batch in batches:
-        yield batch
-        return
+        verdicts = batch.column("r")
+        if pc.min(verdicts).as_py() == -1 - TOO_FINE:
+            raise DataError(
+                f"source '{source}': an instant has digits below the microsecond; nothing was written.\n"
+                "  Write the column in microseconds: date_trunc('microsecond', t), or cast it to timestamp[us]."
+            )
+        bad = pc.sum(pc.less(verdicts, -1)).as_py()
+        rejected += bad
+        if bad < batch.num_rows:
+            return [batch.slice(bad)], rejected
+    return [], rejected
 
 
 def _clear(store: Store, space: str) -> None:
@@ -173,37 +187,34 @@ def _clear(store: Store, space: str) -> None:
     store.write([], [meta], expect={meta: mark})
 
 
-def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView) -> dict[str, list]:
-    """The source's files as a run records them: path -> [bytes, mtime, sha256].  Reads every byte of them."""
+def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, known: Mapping[str, list]) -> dict[str, list]:
+    """The source's files as a run records them: path -> [bytes, mtime, sha256, ctime].
+
+    Reads every byte of a file, but for one that is known and untouched: same size, mtime and ctime, which no program sets.
+    A ctime of the last seconds is recorded as 0, for the file can change without another one (as in git's index).
+    """
     finder.find(view.scan.source)
     found = {}
     for file in finder.files[view.scan.source.name]:
         stat = os.stat(file)
         shown = Path(file).relative_to(profile.root).as_posix() if Path(file).is_relative_to(profile.root) else file
-        found[shown] = [stat.st_size, stat.st_mtime_ns, file_id(Path(file))]
+        size, mtime, sha256, ctime = known.get(shown, (0, 0, "", 0))
+        if (size, mtime, ctime) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
+            ctime = stat.st_ctime_ns if time.time_ns() - stat.st_ctime_ns > _SETTLED else 0
+            sha256 = file_id(Path(file))
+        found[shown] = [stat.st_size, stat.st_mtime_ns, sha256, ctime]
     return found
 
 
 def _refuse_rejected(
-    engine: DuckDB, view: CompiledView, program: SweepProgram, sql: str, relations, watermark, to: int, s: int
+    engine: DuckDB, view: CompiledView, program: SweepProgram, rejected: int, relations, watermark, to: int, s: int
 ) -> tuple[str, ...]:
-    """Count rejected rows before anything is written; examples of those that are allowed.
-
-    Raises: DataError for instants with digits below the microsecond, RejectedRowsError for more than are allowed.
-    """
+    """Examples of rejected rows.  Raises: RejectedRowsError for more than are allowed."""
     source = view.scan.source
-    counted = sql[sql.index("FROM (") : sql.rindex(" ORDER BY")]
-    rejected, worst = engine.rows(f"SELECT count(*), max(bad) {counted} WHERE bad")[0]
-    if worst == TOO_FINE:
-        raise DataError(
-            f"source '{source.name}': an instant has digits below the microsecond; nothing was written.\n"
-            "  Write the column in microseconds: date_trunc('microsecond', t), or cast it to timestamp[us]."
-        )
     examples: list[str] = []
-    if rejected:
-        for relation in filter(None, relations):
-            _, scan = plan_run(view, program, None, relation, watermark, to, s)
-            examples += [row[0] for row in engine.rows(scan.examples)]
+    for relation in filter(None, relations):
+        _, scan = plan_run(view, program, None, relation, watermark, to, s)
+        examples += [row[0] for row in engine.rows(scan.examples)]
     if rejected > source.max_rejected:
         raise RejectedRowsError(source.name, rejected, source.max_rejected, tuple(examples[:3]))
     return tuple(examples[:3])

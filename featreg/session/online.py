@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store
 from featreg.stores.lmdb import open_store
 from featreg.sweep.finish import Column, Derivation
-from featreg.sweep.kept import KeptSweeper, state_of
+from featreg.sweep.kept import KeptSweeper, newest_s, state_of
 from featreg.sweep.sweeper import Results
 from featreg.sweep.warm import READ, compile_for
 from featreg.sweep.words import to_arrow
@@ -38,6 +39,7 @@ MISSING, ERROR, STALE, EMPTY, OK = STATUSES
 _LOOK_AGAIN = 0.05  # seconds between looks at what is applied
 _NO_KEY = b"\2"
 Answer = tuple[list[Any], list[str]]  # values and status, by row
+KeyShape = tuple[tuple[str, ...], tuple[str, ...]]  # columns of a row that are a key, and their types
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ class _SetReader:
             _LookupReader(lookup, applied.views[lookup.view], online.registry.profile.stale_after) for lookup in self.set.lookups
         ]
         self.names = self.set.names
+        self.metas = [lookup.meta for lookup in self.lookups]
         self.derivation = None
         if self.set.derived:
             types = {name: kind.widened for name, kind in (*self.set.columns, *self.set.request)}
@@ -113,7 +116,7 @@ class _SetReader:
             return self.read([row], as_of)[0]
         names: list[bytes] = []
         for lookup in self.lookups:
-            names += lookup.names((row,))
+            names += lookup.names(row)
         found = self.store.get(names)
         vector = Vector({}, {}, {}, {})
         at = 0
@@ -123,35 +126,56 @@ class _SetReader:
         return vector
 
     def read(self, rows: Sequence[Mapping[str, Any]], as_of: int) -> list[Vector]:
+        encoded: dict[KeyShape, list[bytes]] = {}
         names: list[bytes] = []
         for lookup in self.lookups:
-            names += lookup.names(rows)
-        found = self.store.get(names)
+            keys = encoded.get(lookup.key_shape)
+            if keys is None:
+                keys = encoded[lookup.key_shape] = lookup.encoded(rows)
+            names += [lookup.prefix + key for key in keys]
+        data, lengths = self.store.gather([*names, *self.metas])
+        starts = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        ends = starts[len(names) :].tolist()
+        metas = [bytes(data[low:high]) for low, high in pairwise(ends)]
+        words = np.frombuffer(data, np.int64, ends[0] >> 3)  # `gather` put nothing before that is no multiple of 8 long
+        starts >>= 3
         answers: dict[str, Answer] = {}
         columns: dict[str, Column] = {}
         cutoff: dict[str, int | None] = {}
         watermark: dict[str, int | None] = {}
-        at, count = 0, 1 + 2 * len(rows)
-        for lookup in self.lookups:
-            answer = lookup.read(found[at : at + count], len(rows), as_of, columns if self.derivation is not None else None)
-            answers |= answer
+        at = 0
+        for lookup, stored in zip(self.lookups, metas):
+            of_keys = starts[at : at + 2 * len(rows) + 1]
+            answers |= lookup.read(stored, words, of_keys, as_of, columns if self.derivation is not None else None)
             view = lookup.view.name
             cutoff[view], watermark[view] = lookup.cutoff, lookup.watermark
-            at += count
+            at += 2 * len(rows)
         if self.derivation is not None:
             self._derive(rows, answers, columns)
         elif self.set.request:
             self._request(rows)
         names_of = self.names
-        if len(rows) == 1:
-            values = {name: answers[name][0][0] for name in names_of}
-            return [Vector(values, {name: answers[name][1][0] for name in names_of}, cutoff, watermark)]
         values_by_row = zip(*[answers[name][0] for name in names_of])
-        status_by_row = zip(*[answers[name][1] for name in names_of])
         return [
-            Vector(dict(zip(names_of, values)), dict(zip(names_of, status)), dict(cutoff), dict(watermark))
-            for values, status in zip(values_by_row, status_by_row)
+            Vector(dict(zip(names_of, values)), status, cutoff.copy(), watermark.copy())
+            for values, status in zip(values_by_row, self._status_by_row(answers))
         ]
+
+    def _status_by_row(self, answers: dict[str, "Answer"]) -> Iterator[dict[str, str]]:
+        """Status by name, row by row.  Features of one window share a list: few kinds of row are made, the others are copies."""
+        lists: dict[int, list[str]] = {}
+        places = []
+        for name in self.names:
+            status = answers[name][1]
+            lists[id(status)] = status
+            places.append((name, list(lists).index(id(status))))
+        made: dict[tuple[str, ...], dict[str, str]] = {}
+        for row in zip(*lists.values()):
+            known = made.get(row)
+            if known is None:
+                known = made[row] = {name: row[place] for name, place in places}
+            yield known.copy()
 
     def _request(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
         columns = {}
@@ -187,6 +211,7 @@ class _LookupReader:
         self.sweeper = KeptSweeper(self.program)
         self.encode = key_encoder([kind for _, kind in view.key])
         self.columns = lookup.spine_columns
+        self.key_shape: KeyShape = (lookup.spine_columns, tuple(kind.name for _, kind in view.key))
         self.convert = tuple(_key_converter(column, kind) for column, (_, kind) in zip(lookup.spine_columns, view.key))
         self.called: dict[str, list[str]] = {}
         for feature, name in lookup.features:
@@ -205,6 +230,8 @@ class _LookupReader:
         ]
         places = {name: (i, kind, presence) for i, name, kind, presence, _ in self.order}
         self.order_one = [(name, *places[feature]) for feature, name in lookup.features if feature in places]
+        self.whole = [i for i, _, kind, _, _ in self.order if kind == "BIGINT"]
+        self.real = [i for i, _, kind, _, _ in self.order if kind == "DOUBLE"]
         self._state_bytes: bytes | None = None
         self._state = ViewState()
 
@@ -212,16 +239,20 @@ class _LookupReader:
         """What the store knows of the view now."""
         return self._view_state(store.get([self.meta])[0])
 
-    def names(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
-        """The store's keys to read: the view's own, then state and head of each row."""
-        names = [self.meta]
+    def names(self, row: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
+        """The store's keys to read for one row: the view's own, then its state and its head."""
+        state, head = self.encoded((row,))
+        return self.meta, self.prefix + state, self.prefix + head
+
+    def encoded(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        """What stands behind the prefix in the store's keys: of the states of all rows, then of their heads."""
+        keys, ends = [], (b"\0", b"\1")
         for row in rows:
             try:
-                name = self.prefix + self.encode(self._parts(row))
+                keys.append(self.encode(self._parts(row)))
             except _NullKey:  # in no window: a name that no key has
-                name = _NO_KEY
-            names += (name + b"\0", name + b"\1")
-        return names
+                keys.append(_NO_KEY)
+        return [key + end for end in ends for key in keys]
 
     def _parts(self, row: Mapping[str, Any]) -> list:
         parts = []
@@ -260,19 +291,25 @@ class _LookupReader:
                 values[name] = _values(results.words[place], results.valid[place], column.type, sweeper.out_heap, sweeper.out_text)[0]
             status[name] = ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
 
-    def read(self, found: list[bytes | None], rows: int, as_of: int, columns: dict[str, Column] | None) -> dict[str, Answer]:
-        """Answers by name in the set, for each row; `columns`, when given, gets what features are derived from."""
-        state = self._view_state(found[0])
+    def read(
+        self, stored: bytes, words: np.ndarray, starts: np.ndarray, as_of: int, columns: dict[str, Column] | None
+    ) -> dict[str, Answer]:
+        """Answers by name in the set, for each of m rows; `columns`, when given, gets what features are derived from.
+
+        starts [2 m + 1]: where in `words` the states of all rows begin, then their heads.
+        """
+        rows = len(starts) >> 1
+        state = self._view_state(stored)
         cutoff, stale = self._cutoff(state, as_of)
         self.cutoff, self.watermark = cutoff, state.watermark
-        states, heads = found[1::2], found[2::2]
         missing = cutoff is None
         if cutoff is None:
-            cutoff, states, heads = 0, [None] * rows, [None] * rows
-        for blob in states:
-            if blob is not None and state_of(blob)[0] > cutoff:
-                raise self._too_early(state_of(blob)[0], as_of)
-        results = self.sweeper.read_keys(states, heads, cutoff)
+            cutoff, starts = 0, np.zeros_like(starts)
+        states, heads = starts[: rows + 1], starts[rows:]
+        newest = newest_s(words, states)
+        if newest > cutoff:
+            raise self._too_early(newest, as_of)
+        results = self.sweeper.read_keys(words, states, heads, cutoff)
         if missing:
             results.valid[:] = 0
         answers = self._answers(results, rows, MISSING if missing else STALE if stale else None)
@@ -282,19 +319,18 @@ class _LookupReader:
 
     def _answers(self, results: Results, rows: int, said: str | None) -> dict[str, Answer]:
         """Values and status of the aggregates; `said`: a status that comes before empty and ok."""
-        every_word, every_valid = results.words.tolist(), results.valid.tolist()
-        doubles = results.words.view(np.float64).tolist()
+        objects = np.empty(results.words.shape, object)
+        objects[self.whole] = results.words[self.whole]
+        objects[self.real] = results.words.view(np.float64)[self.real]
+        objects[results.valid != 1] = None
+        every_value, every_valid = objects.tolist(), results.valid.tolist()
         by_presence: dict[int, list[str]] = {}
         answers: dict[str, Answer] = {}
         for i, name, kind, presence, _ in self.order:
             valid = every_valid[i]
             values: list[Any]
-            if kind == "BIGINT":
-                values = every_word[i]
-            elif kind == "DOUBLE":
-                values = doubles[i]
-            elif kind == "BOOLEAN":
-                values = [word != 0 for word in every_word[i]]
+            if kind == "BIGINT" or kind == "DOUBLE":
+                values = every_value[i]
             else:
                 column = self.program.columns[i]
                 values = _values(results.words[i], results.valid[i], column.type, self.sweeper.out_heap, self.sweeper.out_text)
@@ -302,10 +338,8 @@ class _LookupReader:
             if status is None:
                 status = [said] * rows if said is not None else [OK if here else EMPTY for here in every_valid[presence]]
                 by_presence[presence] = status
-            if 0 in valid or OVERFLOW in valid:
-                values = [value if there == 1 else None for value, there in zip(values, valid)]
-                if OVERFLOW in valid and said != MISSING:
-                    status = [ERROR if there == OVERFLOW else one for one, there in zip(status, valid)]
+            if OVERFLOW in valid and said != MISSING:
+                status = [ERROR if there == OVERFLOW else one for one, there in zip(status, valid)]
             answers[name] = (values, status)
         return answers
 
@@ -414,9 +448,9 @@ class _NullKey(Exception):
 def _values(words: np.ndarray, valid: np.ndarray, kind: DataType, items: np.ndarray, text: np.ndarray) -> list:
     """Python values, as `to_arrow().to_pylist()` gives them."""
     if kind.name == "VARCHAR":
-        pool = text
+        pool = memoryview(text)  # type: ignore[arg-type]
         return [
-            bytes(pool[w >> LENGTH_BITS : (w >> LENGTH_BITS) + (w & LONGEST_TEXT)]).decode() if v == 1 else None
+            str(pool[w >> LENGTH_BITS : (w >> LENGTH_BITS) + (w & LONGEST_TEXT)], "utf-8") if v == 1 else None
             for w, v in zip(words.tolist(), valid.tolist())
         ]
     return to_arrow(words, np.where(valid == 1, valid, 0).astype(np.uint8), kind, items, text).to_pylist()

@@ -61,6 +61,9 @@ class Store(Protocol):
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of `keys`, same order, None for a key without one, all as of one instant."""
 
+    def gather(self, keys: Sequence[bytes]) -> tuple[bytearray, list[int]]:
+        """As `get`, the values one behind another, and the length of each: 0 for a key without one."""
+
     def write(
         self,
         puts: Iterable[tuple[bytes, bytes]],

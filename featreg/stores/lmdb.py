@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import Self, TypeVar
@@ -93,7 +93,7 @@ class LmdbStore:
         self._refusal: str | None = None
         self._bulks = 0
         self._readers: set[int] = set()  # threads in a read; add and discard are atomic, a lock would cost more
-        self._begin: Callable[[], lmdb.Transaction[bytes]] | None = None  # None: readers go by `_admit`
+        self._begin: Callable[..., lmdb.Transaction[bytes]] | None = None  # None: readers go by `_admit`
         self._environment: lmdb.Environment | None = None
         self._exclusive = threading.RLock()  # held for a write transaction, and to open, close and remap
         with _store_errors(path):
@@ -111,6 +111,18 @@ class LmdbStore:
             if len(key) >= STORED_LONG:
                 return self._read(lambda transaction: [_look_up(transaction, key) for key in keys])
         return self._read(lambda transaction: list(map(transaction.get, keys)))
+
+    def gather(self, keys: Sequence[bytes]) -> tuple[bytearray, list[int]]:
+        """As in `Store`.  Each value is copied once, out of LMDB's pages: two thirds of what `get` takes for values of some KB."""
+
+        def join(transaction: lmdb.Transaction[bytes]) -> tuple[bytearray, list[int]]:
+            values = list(map(transaction.get, keys, repeat(b"")))
+            return bytearray().join(values), list(map(len, values))
+
+        if any(len(key) >= STORED_LONG for key in keys):
+            found = [value or b"" for value in self.get(keys)]
+            return bytearray().join(found), list(map(len, found))
+        return self._read(join, buffers=True)
 
     def write(
         self,
@@ -205,14 +217,14 @@ class LmdbStore:
 
     # Reading. A reader signs in before it looks for `_begin`; who wants readers out takes `_begin` away before it looks for readers.
 
-    def _read(self, work: Callable[[lmdb.Transaction[bytes]], _Result]) -> _Result:
+    def _read(self, work: Callable[[lmdb.Transaction[bytes]], _Result], buffers: bool = False) -> _Result:
         reader = threading.get_ident()
         while True:
             problem = None
             self._readers.add(reader)
             try:
                 if (begin := self._begin) is not None:
-                    transaction = begin()
+                    transaction = begin(buffers=buffers)
                     try:
                         return work(transaction)
                     finally:

@@ -60,25 +60,30 @@ def _handle_place(kind):
 
 
 @njit(**INTERNAL)
-def _move_record(program, slot, records, at, heap, heap_by, text_by):
-    """Make a record that was copied with its whole heap and text point to where they are now."""
-    kind, is_text = program.slots[slot, SLOT_KIND], program.slots[slot, SLOT_BYTES] > 0
+def _move_records(program, slot, records, at, count, heap, heap_by, text_by):
+    """Make `count` records that were copied with their whole heap and text point to where those are now."""
+    kind, width, is_text = program.slots[slot, SLOT_KIND], program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_BYTES] > 0
     if kind == RANKED:
         first, n = program.slots[slot, SLOT_FIRST_PART], program.slots[slot, SLOT_PARTS]
-        for entry in range(records[at]):
-            begin = at + 1 + entry * (n + 1)
-            for i in range(n):
-                if program.parts[first + i, PART_TEXT] and (records[begin] >> i) & 1:
-                    records[begin + 1 + i] += text_by << LENGTH_BITS
-    elif kind == TALLY and records[at] > 0:
-        records[at] += heap_by
-        block = records[at] - 1
-        if is_text:
-            for i in range(heap[block]):
-                if heap[block + HEADER + ENTRY * i] != 0:
-                    heap[block + HEADER + ENTRY * i + 1] += text_by << LENGTH_BITS
-    elif (kind == SUM or kind == MOMENTS) and records[at + _handle_place(kind)] >> 3 > 0:
-        records[at + _handle_place(kind)] += heap_by << 3
+        for part in range(n):
+            if program.parts[first + part, PART_TEXT]:
+                for record in range(at, at + count * width, width):
+                    for begin in range(record + 1, record + 1 + records[record] * (n + 1), n + 1):
+                        if (records[begin] >> part) & 1:
+                            records[begin + 1 + part] += text_by << LENGTH_BITS
+    elif kind == TALLY:
+        for record in range(at, at + count):
+            if records[record] > 0:
+                records[record] += heap_by
+                block = records[record] - 1
+                if is_text:
+                    for entry in range(block + HEADER, block + HEADER + ENTRY * heap[block], ENTRY):
+                        if heap[entry] != 0:
+                            heap[entry + 1] += text_by << LENGTH_BITS
+    elif kind == SUM or kind == MOMENTS:
+        for handle in range(at + _handle_place(kind), at + count * width, width):
+            if records[handle] >> 3 > 0:
+                records[handle] += heap_by << 3
 
 
 @njit(cache=True, nogil=True)
@@ -150,8 +155,7 @@ def load_keys(program, state, words, starts, more):
                     state.records[to + i] = words[record_at + i]
                 record_at += total * width
                 if heap_words > 0 or text_bytes > 0:
-                    for i in range(total):
-                        _move_record(program, slot, state.records, to + i * width, state.heap, heap_by, text_by)
+                    _move_records(program, slot, state.records, to, total, state.heap, heap_by, text_by)
     return READY
 
 

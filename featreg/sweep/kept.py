@@ -26,6 +26,12 @@ def state_of(blob: bytes) -> tuple[int, int]:
     return _S_AND_RUN.unpack_from(blob, 8 * AT_S)  # type: ignore[return-value]
 
 
+def newest_s(words: np.ndarray, starts: np.ndarray) -> int:
+    """The newest S of stored states: no instant before it can be read; all of time when there is no state."""
+    known = starts[:-1][starts[1:] > starts[:-1]]
+    return int(words[known + AT_S].max(initial=s.NO_START))
+
+
 def joined(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
     """Stored values one behind another, as words, and where each begins and ends."""
     if len(blobs) == 1:
@@ -100,14 +106,13 @@ class KeptSweeper(Sweeper):
         heads = np.frombuffer(bytearray(head), np.int64) if head else _NONE
         return self.read(words, self.one_starts, heads, self.one_head_starts, self.one_cutoff, self.one_more)
 
-    def read_keys(self, states: Sequence[bytes | None], heads: Sequence[bytes | None], cutoff: int) -> Results:
-        """Read keys from their stored values, all at one cutoff."""
-        words, starts = joined(states)
-        head_words, head_starts = joined(heads)
-        if len(self.cutoffs) != len(states):
-            self.cutoffs = np.empty(len(states), np.int64)
+    def read_keys(self, words: np.ndarray, starts: np.ndarray, head_starts: np.ndarray, cutoff: int) -> Results:
+        """Read m keys, all at one cutoff: state k is `words[starts[k]:starts[k + 1]]`, head k the same of `head_starts`."""
+        m = len(starts) - 1
+        if len(self.cutoffs) != m:
+            self.cutoffs = np.empty(m, np.int64)
         self.cutoffs[:] = cutoff
-        return self.read(words, starts, head_words, head_starts, self.cutoffs)
+        return self.read(words, starts, words, head_starts, self.cutoffs)
 
     def read(
         self,

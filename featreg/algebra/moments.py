@@ -4,7 +4,6 @@ The arithmetic is in `exact`; here the schedule is walked.
 """
 
 import numpy as np
-from numba import njit
 
 from featreg.algebra.exact import (
     DMOMENTS_WORDS,
@@ -21,9 +20,8 @@ from featreg.algebra.exact import (
     moments_init,
     moments_merge,
 )
-from featreg.algebra.flags import INTERNAL
 from featreg.algebra.frame import Kernel, bundles
-from featreg.algebra.pools import double_of, one_nan, plain_word, put_wide, short_of, word_of
+from featreg.algebra.pools import double_of, eight_bytes, one_nan, plain_word, put_wide, short_of, word_of
 from featreg.algebra.schedule import (
     AS_AVG,
     AS_COUNT,
@@ -91,14 +89,6 @@ def run_moments(slot: int, op: int, n_ops: int, frame: int) -> int:
     return op
 
 
-@njit(**INTERNAL)
-def _byte_word(text, at):
-    word = np.uint64(0)
-    for i in range(at, at + 8):
-        word = word << np.uint64(8) | np.uint64(text[i])
-    return np.int64(word)
-
-
 @Kernel
 def run_wide_moments(slot: int, op: int, n_ops: int, frame: int) -> int:
     """Walk the schedule for one slot of integer digits: var and stddev of BIGINT and DECIMAL, sum and avg of wide DECIMAL."""
@@ -118,8 +108,8 @@ def run_wide_moments(slot: int, op: int, n_ops: int, frame: int) -> int:
                     high = low >> 63
                     if is_text:
                         place = low >> LENGTH_BITS
-                        high = _byte_word(chunk.text, place) ^ np.int64(-0x8000000000000000)
-                        low = _byte_word(chunk.text, place + 8)
+                        high = np.int64(eight_bytes(chunk.text, place)) ^ np.int64(-0x8000000000000000)
+                        low = np.int64(eight_bytes(chunk.text, place + 8))
                     dmoments_fold(records, floats, at, low, high)
             op += 2
         elif word & 2:

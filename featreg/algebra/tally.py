@@ -12,7 +12,7 @@ from numba import njit
 
 from featreg.algebra.flags import INTERNAL
 from featreg.algebra.frame import Kernel, bundles
-from featreg.algebra.pools import compare_text, copy_text, plain_word, short_of
+from featreg.algebra.pools import compare_text, copy_text, eight_bytes, plain_word, short_of
 from featreg.algebra.schedule import (
     AS_DISTINCT,
     LENGTH_BITS,
@@ -35,7 +35,7 @@ from featreg.algebra.schedule import (
     VALUE,
 )
 
-HEADER, ENTRY, SMALLEST = 2, 3, 4
+HEADER, ENTRY, SMALLEST, FEW_PAIRS = 2, 3, 4, 24
 _NEVER, _OWN, _SHARED = np.int64(NO_START), np.bool_(True), np.bool_(False)  # numba compiles a function again for every literal
 
 
@@ -50,11 +50,15 @@ def _hash_word(value):
 
 @njit(**INTERNAL)
 def _hash_text(pool, text):
-    """FNV-1a over the bytes."""
+    """FNV-1a over eight bytes at a time, then over the bytes that are left."""
     h = np.uint64(0xCBF29CE484222325)
-    at = text >> LENGTH_BITS
-    for i in range(at, at + (text & LONGEST_TEXT)):
-        h = (h ^ np.uint64(pool[i])) * np.uint64(0x100000001B3)
+    at, end = text >> LENGTH_BITS, (text >> LENGTH_BITS) + (text & LONGEST_TEXT)
+    while at + 8 <= end:
+        h = (h ^ eight_bytes(pool, at)) * np.uint64(0x100000001B3)
+        at += 8
+    while at < end:
+        h = (h ^ np.uint64(pool[at])) * np.uint64(0x100000001B3)
+        at += 1
     return _hash_word(np.int64(h))
 
 
@@ -125,18 +129,29 @@ def fold_tally(heap, tops, at, mode, mark, value, is_text, number, pool, text, o
 
 
 @njit(**INTERNAL)
+def _stands_before(value, number, other, other_number, is_text, text):
+    """Whether a pair stands before another: the larger number first, then the smaller value."""
+    if number != other_number:
+        return number > other_number
+    return compare_text(text, value, text, other) < 0 if is_text else value < other
+
+
+@njit(**INTERNAL)
 def _precedes(pairs, a, b, is_text, text):
-    """Whether pair `a` stands before pair `b`: the larger number first, then the smaller value."""
-    if pairs[2 * a + 1] != pairs[2 * b + 1]:
-        return pairs[2 * a + 1] > pairs[2 * b + 1]
-    if is_text:
-        return compare_text(text, pairs[2 * a], text, pairs[2 * b]) < 0
-    return pairs[2 * a] < pairs[2 * b]
+    return _stands_before(pairs[2 * a], pairs[2 * a + 1], pairs[2 * b], pairs[2 * b + 1], is_text, text)
 
 
 @njit(**INTERNAL)
 def _sort_pairs(pairs, n, is_text, text):
-    """Heapsort (Williams 1964) of n (value, number) pairs in place."""
+    """Sort n (value, number) pairs in place: few by insertion, many by heapsort (Williams 1964)."""
+    if n <= FEW_PAIRS:
+        for i in range(1, n):
+            value, number, at = pairs[2 * i], pairs[2 * i + 1], i
+            while at > 0 and _stands_before(value, number, pairs[2 * at - 2], pairs[2 * at - 1], is_text, text):
+                pairs[2 * at], pairs[2 * at + 1] = pairs[2 * at - 2], pairs[2 * at - 1]
+                at -= 1
+            pairs[2 * at], pairs[2 * at + 1] = value, number
+        return
     end, start = n, n // 2
     while end > 1:
         if start > 0:
@@ -216,16 +231,24 @@ def _pour(heap, tops, into, other, mode, is_text, text):
 @njit(**INTERNAL)
 def _merged(ops, op, n, records, base, mode, heap, tops, is_text, text):
     """Merge the maps of n records into one behind the heap's top, where the next fold will overwrite it; -1 for none."""
-    into = np.int64(-1)
+    there, largest = np.int64(0), np.int64(-1)
     for i in range(op + 3, op + 3 + n):
         other = records[base + ops[i]] - 1
-        if other < 0:
-            continue
-        if into < 0:
-            if n == 1:
-                return other
-            into = _new_map(heap, tops, np.int64(SMALLEST))
-        into = _pour(heap, tops, into, other, mode, is_text, text)
+        if other >= 0:
+            there += 1
+            if largest < 0 or heap[other] > heap[largest]:
+                largest = other
+    if there < 2:
+        return largest
+    into = tops[TOP_HEAP]  # the largest as it is, and the others poured into it
+    size = HEADER + ENTRY * heap[largest]
+    for i in range(size):
+        heap[into + i] = heap[largest + i]
+    tops[TOP_HEAP] = into + size
+    for i in range(op + 3, op + 3 + n):
+        other = records[base + ops[i]] - 1
+        if other >= 0 and other != largest:
+            into = _pour(heap, tops, into, other, mode, is_text, text)
     return into
 
 

@@ -13,8 +13,8 @@ from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import EVENT_ROW, ScanText, scan_text
 from featreg.vocabulary import DataType
 
-ROWS_A_BUCKET = 6_000_000  # a sort of so many narrow rows takes about 0.3 GB
-MOST_BUCKETS = 4  # another bucket is another scan; beyond them the engine's sort spills
+SMALL_BUCKET, LARGE_BUCKET = 6_000_000, 16_000_000  # rows: a sort of narrow ones takes about 0.3 GB and 0.9 GB
+FEW_BUCKETS = 4  # another bucket is another scan: more than these only when they would be large
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def plan_backfill(
     earliest = None if program.longest is None else first - program.longest
     before = last if known_at is None else min(last, known_at)
     scan = scan_text(view, program, relation, earliest, before)
-    count = min(MOST_BUCKETS, max(1, -(-rows // ROWS_A_BUCKET))) if scan.keys else 1
+    count = max(1, min(FEW_BUCKETS, -(-rows // SMALL_BUCKET)), -(-rows // LARGE_BUCKET)) if scan.keys else 1
     buckets = tuple(_bucket(scan, spine, number, count) for number in range(count))
     return OfflinePlan(program, tuple(kind for _, kind in view.scan.keys), scan.event_is_visible, buckets, scan)
 

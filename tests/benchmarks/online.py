@@ -19,15 +19,16 @@ import pyarrow.parquet as pq
 from tests.benchmarks import data
 
 FEATURES = """
-        "count": agg.count().over("1h", "7d"), "sum": agg.sum("value").over("1h", "7d"), "avg": agg.avg("value").over("1h", "7d"),
-        "max": agg.max("value").over("1h", "7d"), "last": agg.last("{last}").over("1h", "7d"),{more}
+        "count": agg.count().over("1h", "{window}"), "sum": agg.sum("value").over("1h", "{window}"),
+        "avg": agg.avg("value").over("1h", "{window}"),
+        "max": agg.max("value").over("1h", "{window}"), "last": agg.last("{last}").over("1h", "{window}"),{more}
 """
 
 
-def repository(root: Path, varchar: bool) -> None:
+def repository(root: Path, varchar: bool, window: str = "7d") -> None:
     """Two views of the same events, and a set of both."""
-    more = ' "kinds": agg.count_distinct("category").over("7d"),' if varchar else ""
-    features = FEATURES.format(last="category" if varchar else "value", more=more)
+    more = f' "kinds": agg.count_distinct("category").over("{window}"),' if varchar else ""
+    features = FEATURES.format(last="category" if varchar else "value", more=more, window=window)
     (root / "features").mkdir()
     (root / "conf").mkdir()
     (root / "events").mkdir()
@@ -47,13 +48,13 @@ bench = FeatureSet(name="bench", features=[a.all(), b.all().prefix("b_")])
     (root / "conf" / "local.toml").write_text(f'[sources]\nevents = "events/*.parquet"\n[duckdb]\nmemory_limit = "{memory}"\n')
 
 
-def run(events: int, varchar: bool) -> None:
+def run(events: int, varchar: bool, window: str) -> None:
     import featreg
 
     path = data.events(events, varchar=varchar)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        repository(root, varchar)
+        repository(root, varchar, window)
         table = pq.read_table(path)
         first = len(table) * 99 // 100
         pq.write_table(table.slice(0, first), root / "events" / "1.parquet", row_group_size=122_880)
@@ -87,10 +88,11 @@ def _warm(root: Path, varchar: bool) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         repository(Path(scratch), varchar)
-        pq.write_table(pq.read_table(root / "events" / "1.parquet").slice(0, 1000), Path(scratch) / "events" / "1.parquet")
+        few = pq.read_table(root / "events" / "1.parquet").slice(0, 1000)
+        pq.write_table(few, Path(scratch) / "events" / "1.parquet")
         with featreg.open(scratch) as warm:
             warm.apply()
-            warm.materialize()
+            warm.materialize(to=int(few["event_at"][999].cast(pa.int64()).as_py()) + 1)
 
 
 def _time(name: str, call, times: int) -> None:
@@ -109,8 +111,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--varchar", action="store_true")
+    parser.add_argument("--window", default="7d", help="the longer window: with 90d the first run folds all events, not a week of them")
     asked = parser.parse_args()
-    run(asked.events, asked.varchar)
+    run(asked.events, asked.varchar, asked.window)
 
 
 if __name__ == "__main__":

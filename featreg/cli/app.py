@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featreg.cli import apply, definitions, demo, explain, online, repository, source, training
+from featreg.cli import apply, changes, definitions, demo, explain, online, repository, source, training
 from featreg.cli.arguments import Settings
 
 app = typer.Typer(
@@ -55,6 +55,8 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "ls", definitions.ls),
     (_DEFINE, "show", definitions.show_one),
     (_DEFINE, "explain", explain.explain),
+    (_DEFINE, "diff", changes.diff),
+    (_DEFINE, "plan", changes.plan),
     (_DEFINE, "apply", apply.apply),
     (_USE, "training-set", training.training_set),
     (_USE, "materialize", online.materialize),

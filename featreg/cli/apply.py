@@ -1,25 +1,35 @@
 """`apply`: make the working tree's definitions the ones that training and serving use."""
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featreg.cli.arguments import Settings
-from featreg.cli.terminal import escape, show
+from featreg.cli.changes import print_plan
+from featreg.cli.terminal import console, counted, escape, show
+from featreg.errors import RefusedError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from featreg.session.changes import Plan
+
 _SHOWN = 12
 
 
-def apply(context: typer.Context) -> None:
-    """Apply the working tree's definitions.  Never asks; unchanged definitions change nothing."""
+def apply(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before another meaning or a removal.")] = False,
+) -> None:
+    """Apply the working tree's definitions.  On a terminal it asks before features mean something else or go."""
     import featreg
 
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         before = registry.log.last("apply")
+        if before is not None and not yes and not settings.json and sys.stdin.isatty() and not _agreed(registry.plan()):
+            raise RefusedError("nothing was applied.")
         record = registry.apply()
     changes = compare_ids(before.body["ids"] if before else {}, record.body["ids"])
     is_new = before is None or before.generation != record.generation
@@ -39,6 +49,15 @@ def apply(context: typer.Context) -> None:
 
     document = {"generation": record.generation, "new": is_new, "id": record.body["id"], "revision": revision, **changes}
     show(settings, document, render)
+
+
+def _agreed(plan: "Plan") -> bool:
+    """Whether the person at the terminal wants it; nobody is asked about what only adds."""
+    grave = [change for change in plan.changes if change.kind.value in ("semantic", "removed")]
+    if not grave:
+        return True
+    print_plan(console(), plan)
+    return typer.confirm(f"Apply? {counted(len(grave), 'feature')} will mean something else or be gone", default=False)
 
 
 def compare_ids(before: dict[str, str], after: dict[str, str]) -> dict[str, list[str]]:

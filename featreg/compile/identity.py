@@ -24,7 +24,7 @@ def aggregate_id(view: FeatureView, scan: Scan, feature: CompiledFeature) -> str
     return content_id(
         {
             "semantics": [SWEEP_SEMANTICS, LANGUAGE_SEMANTICS, AGGREGATION_SEMANTICS[feature.aggregation]],
-            "source": _source(scan, frozenset().union(*(e.columns for e in expressions if e is not None))),
+            "source": source_meaning(scan, frozenset().union(*(e.columns for e in expressions if e is not None))),
             "key": [[name, column, str(data_type)] for (name, column), (_, data_type) in zip(view.key_columns, scan.keys)],
             "freshness": [scan.cadence.period, scan.cadence.offset % (scan.cadence.period or 1), scan.cadence.delay],
             "filter": _meaning(scan.where),
@@ -46,7 +46,7 @@ def derived_id(expression: Typed, inputs: Mapping[str, str]) -> str:
     return content_id({"semantics": [LANGUAGE_SEMANTICS], "derived": meaning(expression, dict(inputs)), "type": str(expression.type)})
 
 
-def _source(scan: Scan, used: frozenset[str]) -> dict[str, object]:
+def source_meaning(scan: Scan, used: frozenset[str]) -> dict[str, object]:
     source = scan.source
     needed = used | {source.event_time, *source.tie_break, *(column for column, _ in scan.keys)}
     if source.available_column:

@@ -13,9 +13,10 @@ from featreg.algebra.table import AGGREGATIONS
 from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledFeature, CompiledSet, CompiledView, Input, Lookup
 from featreg.compile.program import FROM_EVENT_TIME, FROM_VISIBLE, Slot, SweepProgram, build_program
+from featreg.compile.words import available_text, freshness_text
 from featreg.define import Aggregate, Derived, EventSource
 from featreg.expressions import meaning
-from featreg.instants import DAY, EXACT, HOUR, MINUTE, SECOND, Cadence, format_duration, window_start
+from featreg.instants import DAY, EXACT, HOUR, MINUTE, SECOND, format_duration, window_start
 from featreg.plan.offline import plan_backfill
 from featreg.plan.online import plan_run
 from featreg.plan.relation import Relation, quote
@@ -239,24 +240,6 @@ def longest_exact(view: CompiledView) -> int:
 def program_id(program: SweepProgram) -> str:
     """The identity of the partials that a program keeps: offline and online are one program when it is one id."""
     return content_id([[_slot_meaning(slot) for slot in program.slots], list(program.hops), [list(levels) for levels in program.shifts]])
-
-
-def freshness_text(cadence: Cadence) -> str:
-    """As in a SQL header: `realtime`, or `every 1d offset 5h delay 2h`."""
-    if cadence.is_realtime:
-        return "realtime"
-    offset = f" offset {format_duration(cadence.offset)}" if cadence.offset else ""
-    delay = f" delay {format_duration(cadence.delay)}" if cadence.delay else ""
-    return f"every {format_duration(cadence.period)}{offset}{delay}"
-
-
-def available_text(source: EventSource) -> str:
-    """When a row can first be read, in words."""
-    if source.arrives:
-        return "when it arrives"
-    if source.available_column is not None:
-        return f"from {source.available_column}"
-    return f"{format_duration(source.delay_micros)} after {source.event_time}" if source.delay_micros else "at once"
 
 
 def duration_words(micros: int) -> str:

@@ -1,14 +1,15 @@
 """Open a repository and call its verbs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featreg.compile import Compiled, CompiledView, compile_definitions, repository_id
-from featreg.errors import RefusedError, UsageError, did_you_mean
+from featreg.compile.difference import State
+from featreg.errors import DefinitionError, RefusedError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
 from featreg.load import Definitions, load_directory, load_files
 from featreg.load.files import read_spec_files
@@ -19,6 +20,7 @@ from featreg.session.profile import Profile, read_profile
 if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.plan.relation import Relation
+    from featreg.session.changes import Plan
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader, Vector
     from featreg.session.parity import Parity
@@ -128,6 +130,39 @@ class Registry:
             return last
         body = {"id": repository_id(compiled), "ids": compiled.feature_ids(), "files": texts, "revision": state}
         return self.log.append("apply", body, generation)
+
+    # Changes ---------------------------------------------------------------------------------
+
+    def diff(self, before: str, after: str | None = None) -> "Plan":
+        """What changes from one git revision to another, or to the working tree.
+
+        Raises: UsageError for an unknown revision; DefinitionError for one whose specs do not hold together.
+        """
+        from featreg.session.changes import plan_changes
+
+        names = (before, after or "the working tree")
+        return plan_changes(self, names, self._state_at(before), self._state_at(after))
+
+    def plan(self) -> "Plan":
+        """What `apply` would change: from what is applied to the working tree, or to the revision that was opened."""
+        from featreg.session.changes import plan_changes
+
+        record = self.log.last("apply")
+        before, name = State(), "nothing applied"
+        if record is not None:
+            before = _state({path: text.encode() for path, text in record.body["files"].items()})
+            name = f"generation {record.generation}"
+        return plan_changes(self, (name, self.revision or "the working tree"), before, self._state_at(self.revision))
+
+    def _state_at(self, revision: str | None) -> State:
+        if revision is None:
+            definitions = load_directory(self.root)
+            return State(definitions, compile_definitions(definitions))
+        try:
+            return _state(read_revision(self.root, revision)[0])
+        except DefinitionError as error:
+            at = [replace(problem, file=f"{problem.file} at {revision}" if problem.file else revision) for problem in error.problems]
+            raise DefinitionError(at) from None
 
     # Training --------------------------------------------------------------------------------
 
@@ -242,6 +277,11 @@ class Registry:
 
         feature_set = _find(self.applied().compiled.sets, name, "feature set")
         return compare(self, name, feature_set, sample, None if at is None else parse_instant(at), progress)
+
+
+def _state(files: Mapping[str, bytes]) -> State:
+    definitions = load_files(files)
+    return State(definitions, compile_definitions(definitions))
 
 
 def _find(known: Mapping[str, Any], name: str, what: str) -> Any:

@@ -1,0 +1,72 @@
+"""Say what applying or merging would do: the changes between two states, and the work that follows from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from featreg.compile.difference import Change, ChangeKind, State, compare
+from featreg.errors import DataError, UsageError
+from featreg.plan.online import space_of
+
+if TYPE_CHECKING:
+    from featreg.session.registry import Registry
+
+_COMPUTED = (ChangeKind.ADDITIVE, ChangeKind.SEMANTIC)
+
+
+@dataclass(frozen=True)
+class ViewWork:
+    """What must be computed of one view.
+
+    rows: about how many the source has; None when it cannot be found here.  rebuilds: whether its online state is filled anew.
+    """
+
+    view: str
+    features: tuple[str, ...]
+    source: str
+    rows: int | None
+    rebuilds: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The changes from one state to another, named for people, and the work."""
+
+    before: str
+    after: str
+    changes: tuple[Change, ...]
+    work: tuple[ViewWork, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return all(change.kind is ChangeKind.NONE for change in self.changes)
+
+    def of(self, *kinds: ChangeKind) -> list[Change]:
+        return [change for change in self.changes if change.kind in kinds]
+
+
+def plan_changes(registry: "Registry", names: tuple[str, str], before: State, after: State) -> Plan:
+    changes = compare(before, after)
+    by_view: dict[str, list[str]] = {}
+    for change in changes:
+        view, _, feature = change.name.partition(".")
+        if change.kind in _COMPUTED and view in after.compiled.views and after.compiled.views[view].by_name[feature].aggregation:
+            by_view.setdefault(view, []).append(feature)
+    return Plan(*names, changes, tuple(_work(registry, by_view, before, after)))
+
+
+def _work(registry: "Registry", by_view: Mapping[str, Sequence[str]], before: State, after: State) -> list[ViewWork]:
+    if not by_view:
+        return []
+    from featreg.session.sources import SourceFinder
+
+    finder = SourceFinder(registry.engine, registry.profile, {})
+    work = []
+    for name, features in by_view.items():
+        view, was = after.compiled.views[name], before.compiled.views.get(name)
+        try:
+            rows = finder.find(view.scan.source)[1]
+        except (DataError, UsageError):
+            rows = None
+        work.append(ViewWork(name, tuple(features), view.scan.source.name, rows, was is not None and space_of(was) != space_of(view)))
+    return work

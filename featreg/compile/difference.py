@@ -4,10 +4,10 @@ Both states are compiled by this featreg, so a difference is one of definitions 
 The kind follows from the definition id, which decides; the words are found by comparing what the id is made of.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from featreg.compile.compiled import Compiled, CompiledFeature, CompiledView
@@ -63,27 +63,27 @@ class State:
         for view in self.compiled.views.values():
             specs = {output.name: output.spec for output in view.definition.outputs}
             ids = {feature.name: feature.id for feature in view.features}
+            layout = _layout(view)
+            of_view = {f"the view's {name}": getattr(view.definition, name) for name in _fields(view.definition, META) if name != "name"}
             for feature in view.features:
-                inputs = {used: ids[used] for used in feature.uses}
-                facts = (
-                    _aggregate_facts(view, feature, specs[feature.name])
-                    if feature.aggregation
-                    else _derived_facts(specs[feature.name], inputs)
-                )
+                spec = specs[feature.name]
+                if feature.aggregation:
+                    facts = partial(_aggregate_facts, view, feature, spec)
+                else:
+                    facts = partial(_derived_facts, spec, {used: ids[used] for used in feature.uses})
+                meta = {"description": feature.description, "tags": list(feature.tags), **of_view}
                 place = self.definitions.place("view", view.name, feature.name)
-                yield _Feature(
-                    f"{view.name}.{feature.name}", feature.id, facts, _meta(view, feature), _layout(view), place, tuple(feature.uses)
-                )
+                yield _Feature(f"{view.name}.{feature.name}", feature.id, facts, meta, layout, place)
 
     def _of_sets(self) -> "Iterator[_Feature]":
         for one in self.compiled.sets.values():
             ids = dict(one.ids)
             for name, typed, spec in one.derived:
-                meta = {"description": spec.description, "tags": list(spec.tags), "set's owner": one.definition.owner}
-                facts = _derived_facts(spec, {used: ids.get(used, "request") for used in sorted(typed.columns)})
+                meta = {"description": spec.description, "tags": list(spec.tags), "the set's owner": one.definition.owner}
+                facts = partial(_derived_facts, spec, {used: ids.get(used, "request") for used in sorted(typed.columns)})
                 place = self.definitions.place("set", one.name, name)
                 identity = ids.get(name) or repr((meaning(typed, ids), str(typed.type)))
-                yield _Feature(f"{one.name}.{name}", identity, facts, meta, {}, place, tuple(sorted(typed.columns)))
+                yield _Feature(f"{one.name}.{name}", identity, facts, meta, {}, place)
 
     @cached_property
     def dependants(self) -> Mapping[str, tuple[str, ...]]:
@@ -103,15 +103,17 @@ class State:
 
 @dataclass(frozen=True)
 class _Feature:
-    """A feature as it is compared.  facts, meta, layout: label -> (what is compared, how it reads) or a plain value."""
+    """A feature as it is compared.
+
+    facts: gives label -> (what is compared, how it reads) of what the id is made of · meta, layout: label -> value.
+    """
 
     name: str
     id: str
-    facts: Mapping[str, tuple[Any, str]]
+    facts: Callable[[], Mapping[str, tuple[Any, str]]]
     meta: Mapping[str, Any]
     layout: Mapping[str, Any]
     place: tuple[str, int] | None
-    uses: tuple[str, ...]
 
 
 def compare(before: State, after: State) -> tuple[Change, ...]:
@@ -134,11 +136,11 @@ def compare(before: State, after: State) -> tuple[Change, ...]:
 
 def _judge(was: _Feature, now: _Feature) -> tuple[ChangeKind, tuple[str, ...]]:
     if was.id != now.id:
-        reasons = tuple(_told(was.facts, now.facts))
+        reasons = tuple(_told(was.facts(), now.facts()))
         return ChangeKind.SEMANTIC, reasons or ("what its aggregation or expressions compute was mended in this featreg",)
-    layout = tuple(_told(_as_facts(was.layout), _as_facts(now.layout)))
+    layout = tuple(_told(_as_facts(was.layout), _as_facts(now.layout))) if was.layout != now.layout else ()
     renamed = (f"renamed from {was.name}",) if was.name != now.name else ()
-    meta = renamed + tuple(_told(_as_facts(was.meta), _as_facts(now.meta)))
+    meta = renamed + (tuple(_told(_as_facts(was.meta), _as_facts(now.meta))) if was.meta != now.meta else ())
     if layout:
         return ChangeKind.LAYOUT, layout + meta
     return (ChangeKind.METADATA, meta) if meta else (ChangeKind.NONE, ())
@@ -200,12 +202,6 @@ def _derived_facts(spec: Any, inputs: Mapping[str, str]) -> dict[str, tuple[Any,
 
 def _meant(expression: Typed | None) -> object:
     return None if expression is None else meaning(expression)
-
-
-def _meta(view: CompiledView, feature: CompiledFeature) -> dict[str, Any]:
-    definition = view.definition
-    own = {"description": feature.description, "tags": list(feature.tags)}
-    return own | {f"the view's {name}": getattr(definition, name) for name in _fields(definition, META) if name != "name"}
 
 
 def _layout(view: CompiledView) -> dict[str, Any]:

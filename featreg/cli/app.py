@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featreg.cli import apply, changes, definitions, demo, explain, online, repository, source, training
+from featreg.cli import apply, changes, definitions, demo, explain, online, repository, source, training, versions
 from featreg.cli.arguments import Settings
 
 app = typer.Typer(
@@ -58,6 +58,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "diff", changes.diff),
     (_DEFINE, "plan", changes.plan),
     (_DEFINE, "apply", apply.apply),
+    (_DEFINE, "rollback", versions.rollback),
     (_USE, "training-set", training.training_set),
     (_USE, "materialize", online.materialize),
     (_USE, "get", online.get),
@@ -66,3 +67,4 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
 for _panel, _name, _verb in _VERBS:
     app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)
 app.add_typer(source.app, name="source", rich_help_panel=_START)
+app.add_typer(versions.pins, name="pin", rich_help_panel=_DEFINE)

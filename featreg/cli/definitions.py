@@ -167,15 +167,9 @@ def _versions(settings: Settings) -> dict[str, int]:
     """Definition id -> its version, for the ids that are applied: the how-manieth meaning its feature has had."""
     if not Path(settings.repository, ".featreg").is_dir() and not Path(settings.repository, "conf").is_dir():
         return {}
-    records = [record for record in _log(settings).records() if record.kind == "apply"]
-    meanings: dict[str, list[str]] = {}
-    for record in records:
-        for name, identity in record.body["ids"].items():
-            known = meanings.setdefault(name, [])
-            if identity not in known:
-                known.append(identity)
-    current = records[-1].body["ids"] if records else {}
-    return {identity: meanings[name].index(identity) + 1 for name, identity in current.items()}
+    from featreg.registry.state import fold
+
+    return fold(_log(settings).records()).current_versions
 
 
 def _rows_of(listing: Listing, kind: str, versions: dict[str, int]) -> list[dict[str, Any]]:

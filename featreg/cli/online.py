@@ -89,19 +89,20 @@ def get(
         str | None, typer.Option("--keys", metavar="FILE", help="Many: a JSON list of objects, or one object a line; - is stdin.")
     ] = None,
     at: AtOption = None,
+    pin: Annotated[str | None, typer.Option("--pin", metavar="MODEL:VERSION", help="The versions that a model was pinned to.")] = None,
 ) -> None:
     """Read feature vectors as serving does: values, their status and cutoff."""
     import featreg
 
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
-        types = column_types(registry, name)
+        types = column_types(registry, name, pin)
         say_if_compiling(settings, registry.profile.state)
         rows = read_keys(keys, types) if keys is not None else [parse_pairs(given or [], types)]
         if keys is not None and given:
             raise UsageError("give keys on the command line or with --keys, not both.")
         began = time.perf_counter()
-        vectors = registry.online(name, rows, at=at)
+        vectors = registry.online(name, rows, at=at, pin=pin)
         seconds = time.perf_counter() - began
     assert isinstance(vectors, list)
     documents = [_vector_document(row, vector) for row, vector in zip(rows, vectors)]
@@ -163,12 +164,12 @@ def render_parity(console: "Console", result: "Parity", seconds: float) -> None:
     console.print(f"{word}  {escape(str(result))}  [dim]{seconds_text(seconds)}[/dim]", soft_wrap=True)
 
 
-def column_types(registry: "Registry", name: str) -> dict[str, "DataType"]:
+def column_types(registry: "Registry", name: str, pin: str | None = None) -> dict[str, "DataType"]:
     """The entity keys and request columns that a set asks for, by the name that the caller gives them.
 
     Raises: UsageError when nothing of that name is applied.
     """
-    compiled = registry.applied().compiled
+    compiled = (registry.applied() if pin is None else registry.pinned(pin, name)).compiled
     if name not in compiled.sets:
         raise UsageError(f"there is no feature set '{name}'.\n  {did_you_mean(name, compiled.sets, 'Applied are')}")
     feature_set: CompiledSet = compiled.sets[name]

@@ -25,6 +25,7 @@ def training_set(
     spine: Annotated[Path | None, typer.Option("--spine", metavar="FILE", help="The rows to fill: Parquet, CSV or JSON.")] = None,
     spine_sql: Annotated[str | None, typer.Option("--spine-sql", metavar="SQL", help="The rows to fill, as a DuckDB query.")] = None,
     known_at: Annotated[str | None, typer.Option("--known-at", metavar="INSTANT", help="Only rows that had arrived by then.")] = None,
+    pin: Annotated[str | None, typer.Option("--pin", metavar="MODEL:VERSION", help="The definitions that a model was pinned to.")] = None,
     draft: Annotated[bool, typer.Option("--draft", help="The working tree's definitions, applied or not.")] = False,
 ) -> None:
     """Build a training set: n spine rows in, n rows out, same order."""
@@ -40,7 +41,7 @@ def training_set(
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         say_if_compiling(settings, registry.profile.state)
         with progress(settings, "reading") as advance:
-            made = registry.training_set(name, rows, time=time, known_at=known_at, draft=draft, progress=advance)
+            made = registry.training_set(name, rows, time=time, known_at=known_at, draft=draft, pin=pin, progress=advance)
         written = made.write(out)
     seconds = clock.perf_counter() - began
     features = len(made.manifest["features"])

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, OVERFLOW
-from featreg.compile import CompiledSet, CompiledView, Lookup
+from featreg.compile import Compiled, CompiledSet, CompiledView, Lookup
 from featreg.compile.program import build_program
 from featreg.errors import DataError, RefusedError, did_you_mean
 from featreg.instants import format_instant, parse_instant
@@ -58,42 +58,66 @@ class OnlineReader:
     def __init__(self, registry: "Registry"):
         self.registry = registry
         self.store = open_store(registry.profile.online_path)
-        self.sets: dict[str, _SetReader] = {}
+        self.sets: dict[tuple[str, str | None], _SetReader] = {}
+        self.behind: set[str] = set()  # sets that are answered by what was applied before, for their new views are not filled
         self.generation = -1
         self.looked_at = 0.0
 
     def close(self) -> None:
         self.store.close()
 
-    def read(self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], at: int | None) -> Vector | list[Vector]:
-        reader = self.set_reader(name)
+    def read(
+        self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], at: int | None, pin: str | None = None
+    ) -> Vector | list[Vector]:
+        reader = self.set_reader(name, pin)
         as_of = time.time_ns() // 1000 if at is None else at
         if isinstance(keys, Mapping):
             return reader.read_one(keys, as_of)
         rows = list(keys)
         return reader.read(rows, as_of) if rows else []
 
-    def set_reader(self, name: str) -> "_SetReader":
-        """The set as it is applied now, looked up again at most every 50 ms."""
+    def set_reader(self, name: str, pin: str | None = None) -> "_SetReader":
+        """The set as it is served now, or as it is pinned; looked up again at most every 50 ms."""
         moment = time.monotonic()
         if moment - self.looked_at > _LOOK_AGAIN:
             applied = self.registry.applied()
             self.looked_at = moment
             if applied.generation != self.generation:
-                self.sets, self.generation = {}, applied.generation
-        reader = self.sets.get(name)
+                self.sets, self.behind, self.generation = {}, set(), applied.generation
+            for late in [late for late in self.behind if self._is_filled(applied.compiled, late)]:
+                del self.sets[late, None]
+                self.behind.discard(late)
+        reader = self.sets.get((name, pin))
         if reader is None:
-            reader = self.sets[name] = _SetReader(self, name)
+            served = self._served(name) if pin is None else self.registry.pinned(pin, name).compiled
+            reader = self.sets[name, pin] = _SetReader(self, name, served)
         return reader
+
+    def _served(self, name: str) -> Compiled:
+        """The newest applied definitions in which all views of the set are filled; where there are none, the newest."""
+        newest = self.registry.applied()
+        if name not in newest.compiled.sets:
+            raise DataError(f"there is no feature set '{name}'.\n  {did_you_mean(name, newest.compiled.sets, 'Applied are')}")
+        if not self._is_filled(newest.compiled, name):
+            for earlier in self.registry.applied_before(newest.generation):
+                if name not in earlier.compiled.sets:
+                    break
+                if self._is_filled(earlier.compiled, name):
+                    self.behind.add(name)
+                    return earlier.compiled
+        return newest.compiled
+
+    def _is_filled(self, compiled: Compiled, name: str) -> bool:
+        """Whether every view of the set has ended a run in the store."""
+        views = {lookup.view for lookup in compiled.sets[name].lookups}
+        stored = self.store.get([meta_key(space_of(compiled.views[view])) for view in sorted(views)])
+        return all(one is not None and json.loads(one)["watermark"] is not None for one in stored)
 
 
 class _SetReader:
     """A feature set made ready to be read: per lookup a view reader, and the set's derived features."""
 
-    def __init__(self, online: OnlineReader, name: str):
-        applied = online.registry.applied().compiled
-        if name not in applied.sets:
-            raise DataError(f"there is no feature set '{name}'.\n  {did_you_mean(name, applied.sets, 'Applied are')}")
+    def __init__(self, online: OnlineReader, name: str, applied: Compiled):
         self.set: CompiledSet = applied.sets[name]
         self.store = online.store
         compile_for(READ, (build_program(applied.views[lookup.view]) for lookup in self.set.lookups))

@@ -84,6 +84,8 @@ def compare(
     """
     reader = registry.reader()
     set_reader = reader.set_reader(name)
+    if name in reader.behind:
+        raise UsageError(f"{name}: what is applied is not filled yet, and the versions before answer.\n  Run `featreg materialize`.")
     states = {lookup.view.name: lookup.stored_state(reader.store) for lookup in set_reader.lookups}
     watermark = _common_watermark(states)
     as_of = watermark if at is None else at

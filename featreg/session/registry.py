@@ -1,13 +1,14 @@
 """Open a repository and call its verbs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featreg.compile import Compiled, CompiledView, compile_definitions, repository_id
+from featreg.compile import Compiled, CompiledSet, CompiledView, compile_definitions, repository_id
 from featreg.compile.difference import State
 from featreg.errors import DefinitionError, RefusedError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
@@ -15,6 +16,7 @@ from featreg.load import Definitions, load_directory, load_files
 from featreg.load.files import read_spec_files
 from featreg.load.git import read_revision, tree_state
 from featreg.registry.log import ControlLog, Record
+from featreg.registry.state import ControlState, Pin, fold
 from featreg.session.profile import Profile, read_profile
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Instant = str | int | datetime
 Progress = Callable[[str, int], None]
+_PIN_NAME = re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Registry:
         self.log = ControlLog(profile.registry_path)
         self._engine: DuckDB | None = None
         self._reader: OnlineReader | None = None
-        self._applied: Applied | None = None
+        self._applied: dict[int, Applied] = {}
         if revision is not None:
             _ = self._at_revision  # resolve at once, so that a wrong name is an error here
 
@@ -100,10 +103,25 @@ class Registry:
             raise UsageError(
                 "nothing is applied yet.\n  Run `featreg apply` (or registry.apply()), or try definitions out with draft=True."
             )
-        if self._applied is None or self._applied.generation != record.generation:
+        return self._compiled_record(record)
+
+    def applied_before(self, generation: int) -> Iterator[Applied]:
+        """What was applied before a generation, the newest first."""
+        for record in reversed(self.control().applies):
+            if record.generation < generation:
+                yield self._compiled_record(record)
+
+    def control(self) -> ControlState:
+        """What the log's records come to: all that was applied, versions and pins."""
+        return fold(self.log.records())
+
+    def _compiled_record(self, record: Record) -> Applied:
+        known = self._applied.get(record.generation)
+        if known is None:
             files = {path: text.encode() for path, text in record.body["files"].items()}
-            self._applied = Applied(compile_definitions(load_files(files)), record.body["revision"], record.generation)
-        return self._applied
+            known = Applied(compile_definitions(load_files(files)), record.body["revision"], record.generation)
+            self._applied[record.generation] = known
+        return known
 
     def ids(self, draft: bool = True) -> dict[str, str]:
         """`view.feature` -> definition id, of the working tree or of what is applied."""
@@ -130,6 +148,59 @@ class Registry:
             return last
         body = {"id": repository_id(compiled), "ids": compiled.feature_ids(), "files": texts, "revision": state}
         return self.log.append("apply", body, generation)
+
+    def rollback(self, generation: int | None = None) -> Record:
+        """Apply again what was applied at a generation (default: the one before the newest).
+
+        Nothing is computed: the store still has what those views had, and serves it at once.
+        Raises: UsageError when nothing was applied then; RefusedError when another apply was first.
+        """
+        expected, applies = self.log.generation(), self.control().applies
+        if len(applies) < 2:
+            raise UsageError("nothing was applied before what is applied now, so there is nothing to go back to.")
+        chosen = applies[-2] if generation is None else next((one for one in applies if one.generation == generation), None)
+        if chosen is None:
+            known = ", ".join(str(one.generation) for one in applies[-10:])
+            raise UsageError(f"nothing was applied at generation {generation}. Applied were: {known}.")
+        return self.log.append("apply", {**chosen.body, "again": chosen.generation}, expected)
+
+    # Pins ------------------------------------------------------------------------------------
+
+    def pin(self, name: str, feature_set: str, training_set: str | None = None) -> Pin:
+        """Fix a feature set for a model as it is applied now: `training_set(pin=)` and `online(pin=)` mean it for ever.
+
+        name: `model:version`.  training_set: what the model was trained on, to be found again by.
+        The log holds the definitions themselves, so a rewritten git history loses nothing.
+        Raises: UsageError; RefusedError when the name is taken by another pin.
+        """
+        if not _PIN_NAME.fullmatch(name):
+            raise UsageError(f"a pin is called MODEL:VERSION, as delay:3, not '{name}'.")
+        expected, applied = self.log.generation(), self.applied()
+        if self.revision is not None:
+            raise UsageError("a registry opened at a revision is for reading. Open it without one to pin.")
+        chosen: CompiledSet = _find(applied.compiled.sets, feature_set, "feature set")
+        features = dict(chosen.ids)
+        known = self.control().pins.get(name)
+        if known is not None:
+            if (known.set, dict(known.features)) == (feature_set, features):
+                return known
+            raise RefusedError(
+                f"{name} is pinned already: '{known.set}' of generation {known.generation}, by {known.by}.\n"
+                "  A pin never moves: pin the other versions under another name."
+            )
+        body = {"name": name, "set": feature_set, "generation": applied.generation, "features": features, "training_set": training_set}
+        self.log.append("pin", body, expected)
+        return self.control().pins[name]
+
+    def pinned(self, pin: str, feature_set: str) -> Applied:
+        """What a pin fixes.  Raises: UsageError for an unknown pin, or one of another set."""
+        state = self.control()
+        if pin not in state.pins:
+            raise UsageError(f"there is no pin '{pin}'.\n  {did_you_mean(pin, state.pins, 'There are')}")
+        known = state.pins[pin]
+        if known.set != feature_set:
+            raise UsageError(f"{pin} pins the set '{known.set}', not '{feature_set}'.")
+        return self._compiled_record(next(one for one in state.applies if one.generation == known.generation))
 
     # Changes ---------------------------------------------------------------------------------
 
@@ -190,7 +261,8 @@ class Registry:
 
         spine: Arrow, pandas, Polars, a path to Parquet or CSV, or a SQL query; n rows in, n rows out, same order.
         time: the spine's column of as-of instants; naive is UTC.
-        draft: use the working tree's definitions, applied or not.  sources: rows in place of a source's location.
+        draft: use the working tree's definitions, applied or not.  pin: those that a model was pinned to.
+        sources: rows in place of a source's location.
         known_at: only rows that had arrived by then.
         Raises: UsageError, DataError; nothing is written.
         """
@@ -202,9 +274,12 @@ class Registry:
         from featreg.session.tables import read_table
         from featreg.session.training_set import TrainingSet, check_spine, fill
 
+        if pin is not None and (draft or self.revision is not None):
+            raise UsageError("pin=, draft= and a revision each say which definitions are meant; give one.")
         if pin is not None:
-            raise UsageError("pins are not here yet.")
-        used = Applied(self.compile(), tree_state(self.root), 0) if draft and self.revision is None else self.applied()
+            used = self.pinned(pin, name)
+        else:
+            used = Applied(self.compile(), tree_state(self.root), 0) if draft and self.revision is None else self.applied()
         feature_set = _find(used.compiled.sets, name, "feature set")
         finder = SourceFinder(self.engine, self.profile, sources or {})
         finder.refuse_unknown(used.compiled.sources)
@@ -216,7 +291,7 @@ class Registry:
             return finder.find(view.scan.source)
 
         table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
-        asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft}
+        asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft, "pin": pin}
         manifest = training_manifest(feature_set, dict(used.revision), finder.files, self.root, rows.table, table, receipts, asked)
         return TrainingSet(table, manifest, receipts)
 
@@ -227,6 +302,7 @@ class Registry:
     ) -> "list[Receipt]":
         """Bring the online store to `to` (default: now): incremental, idempotent, resumable.
 
+        views: some of them by name; those that only a pin still reads are called `view@model:version`.
         Raises: UsageError, DataError, StoreError, RefusedError when a known file changed (remedy: rebuild).
         """
         from featreg.kernels import use_cache
@@ -235,23 +311,38 @@ class Registry:
         from featreg.session.materialize import materialize
 
         applied = self.applied()
-        names = list(views) if views is not None else list(applied.compiled.views)
-        chosen = [_find(applied.compiled.views, name, "feature view") for name in names]
+        known = {**applied.compiled.views, **self._pinned_views(applied.compiled)}
+        names = list(views) if views is not None else list(known)
+        chosen = [_find(known, name, "feature view") for name in names]
         return materialize(
             self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress
         )
+
+    def _pinned_views(self, applied: Compiled) -> dict[str, CompiledView]:
+        """Views that pins read and that mean something else than what is applied, each once."""
+        from featreg.plan.online import space_of
+
+        state = self.control()
+        spaces, found = {space_of(view) for view in applied.views.values()}, {}
+        for pin in state.pins.values():
+            compiled = self.pinned(pin.name, pin.set).compiled
+            for lookup in compiled.sets[pin.set].lookups:
+                view = compiled.views[lookup.view]
+                if space_of(view) not in spaces:
+                    spaces.add(space_of(view))
+                    found[f"{view.name}@{pin.name}"] = replace(view, name=f"{view.name}@{pin.name}")
+        return found
 
     def online(
         self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None
     ) -> "Vector | list[Vector]":
         """What serving answers for one key (a vector) or for many (a list, same order).
 
-        keys: entity keys and request columns by name.  at: another instant than now.
+        keys: entity keys and request columns by name.  at: another instant than now.  pin: a model's versions, not the applied ones.
+        A set whose new versions are not filled yet is answered by those before, until `materialize` has filled them.
         Raises: UsageError, DataError; RefusedError for an instant that the store can no longer answer.
         """
-        if pin is not None:
-            raise UsageError("pins are not here yet.")
-        return self.reader().read(name, keys, None if at is None else parse_instant(at))
+        return self.reader().read(name, keys, None if at is None else parse_instant(at), pin)
 
     def reader(self) -> "OnlineReader":
         """The reader behind `online`, opened on first use."""

@@ -1,0 +1,78 @@
+"""`pin` and `rollback`: fix what a model was trained on, and go back to what was applied before."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_names
+from featreg.cli.terminal import add_rows, counted, escape, show, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+pins = typer.Typer(name="pin", help="Fix the versions that a model was trained on.", no_args_is_help=True)
+
+
+@pins.command("create")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="As delay:3.")],
+    feature_set: Annotated[
+        str, typer.Option("--set", metavar="SET", help="The feature set, as it is applied.", autocompletion=complete_names("sets"))
+    ],
+    training_set: Annotated[str | None, typer.Option("--training-set", metavar="FILE", help="What it was trained on.")] = None,
+) -> None:
+    """Pin a set for a model, as it is applied now.  A pin never moves."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        pin = registry.pin(name, feature_set, training_set)
+
+    def render(console: "Console") -> None:
+        told = f"{escape(pin.name)}: {escape(pin.set)} of generation {pin.generation}, {counted(len(pin.features), 'feature')}"
+        console.print(f"[green]pinned[/green]  {told}", soft_wrap=True)
+
+    show(settings, vars(pin), render)
+
+
+@pins.command("ls")
+def ls(context: typer.Context) -> None:
+    """List pins."""
+    import featreg
+    from featreg.instants import format_instant
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        found = registry.control().pins
+
+    def render(console: "Console") -> None:
+        if not found:
+            console.print("nothing is pinned yet; `featreg pin create MODEL:VERSION --set SET` fixes what is applied")
+            return
+        made = table("pin", "set", "generation", "features", "training set", "by", "at", right=("generation", "features"))
+        cells = (
+            (pin.name, pin.set, pin.generation, len(pin.features), pin.training_set, pin.by, format_instant(pin.at))
+            for pin in found.values()
+        )
+        console.print(add_rows(made, cells))
+
+    show(settings, [vars(pin) for pin in found.values()], render)
+
+
+def rollback(
+    context: typer.Context,
+    generation: Annotated[int | None, typer.Option("--to", metavar="GENERATION", help="Default: what was applied before.")] = None,
+) -> None:
+    """Apply again what was applied before.  Computes nothing: what the store has of it serves at once."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        record = registry.rollback(generation)
+
+    def render(console: "Console") -> None:
+        console.print(f"[green]applied[/green]  generation {record.generation}, which is generation {record.body['again']} again")
+
+    show(settings, {"generation": record.generation, "again": record.body["again"], "id": record.body["id"]}, render)

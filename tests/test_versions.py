@@ -1,0 +1,202 @@
+"""Nothing that a model was trained on moves, and a new meaning is served only when all of it is there."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featreg.cli import main
+from featreg.errors import RefusedError, UsageError
+from featreg.registry.log import Record
+from featreg.registry.state import fold
+from tests.shop import REALTIME_SHOP, Shop, at, order, spine_of
+
+ANN = [{"customer": "ann"}]
+DOUBLED = REALTIME_SHOP.replace('agg.sum("amount")', 'agg.sum("amount * 2")')
+NOW = at(60)
+
+
+def shop_with(tmp_path: Path, spec: str = REALTIME_SHOP) -> Shop:
+    """Ann spent 1 + 2 + 4 within the hour."""
+    shop = Shop(tmp_path, spec).applied()
+    shop.put("one", [order(10, amount=1.0), order(20, amount=2.0, shop="b"), order(30, amount=4.0)])
+    return shop
+
+
+def rewrite(shop: Shop, spec: str) -> Shop:
+    (shop.root / "features" / "shop.py").write_text(spec)
+    return shop.applied()
+
+
+def spent(registry: Any, **options: Any) -> tuple[Any, str]:
+    vector = registry.online("model", ANN[0], at=NOW, **options)
+    return vector.values["spent_1h"], vector.status["spent_1h"]
+
+
+def trained(registry: Any, **options: Any) -> float:
+    return registry.training_set("model", spine_of(ANN, NOW), time="as_of", **options).to_arrow()["spent_1h"][0].as_py()
+
+
+def test_a_new_meaning_is_served_when_it_is_filled_and_the_old_one_until_then(tmp_path: Path) -> None:
+    shop = shop_with(tmp_path)
+    with shop.open() as registry, shop.open() as long_open:
+        registry.materialize(to=NOW)
+        assert spent(registry) == spent(long_open) == (7.0, "ok")
+        rewrite(shop, DOUBLED)
+        with shop.open() as fresh:
+            assert spent(fresh) == (7.0, "ok")
+            with pytest.raises(UsageError, match="not filled yet"):
+                fresh.parity("model")
+            fresh.materialize(to=NOW)
+            assert _soon(lambda: spent(fresh)) == (14.0, "ok")
+            assert fresh.parity("model").is_known
+        assert _soon(lambda: spent(long_open)) == (14.0, "ok")
+
+
+def _soon(read: Any) -> Any:
+    """What is read when the reader has looked again at what is applied."""
+    threading.Event().wait(0.1)
+    return read()
+
+
+def test_a_feature_that_is_gone_from_the_set_is_served_until_the_rest_is_filled(tmp_path: Path) -> None:
+    shop = shop_with(tmp_path)
+    with shop.open() as registry:
+        registry.materialize(to=NOW)
+        rewrite(shop, DOUBLED.replace('        "last_shop": agg.last("shop"),\n', ""))
+        assert registry.online("model", ANN[0], at=NOW).values["last_shop"] == "a"
+        registry.materialize(to=NOW)
+        assert "last_shop" not in _soon(lambda: registry.online("model", ANN[0], at=NOW)).values
+
+
+def test_readers_during_a_switch_see_one_version_or_the_other(tmp_path: Path) -> None:
+    """Never a mixture: every answer of a reader that goes on all the time is the old vector or the new one, whole."""
+    shop = shop_with(tmp_path)
+    with shop.open() as registry:
+        registry.materialize(to=NOW)
+        old = registry.online("model", ANN[0], at=NOW).values
+        seen: list[dict[str, Any]] = []
+        done = threading.Event()
+
+        def read() -> None:
+            with shop.open() as reader:
+                while not done.is_set():
+                    vector = reader.online("model", ANN[0], at=NOW).values
+                    if not seen or seen[-1] != vector:
+                        seen.append(vector)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        rewrite(shop, DOUBLED)
+        with shop.open() as second:
+            second.materialize(to=NOW)
+            new = _soon(lambda: second.online("model", ANN[0], at=NOW).values)
+        _soon(done.set)
+        thread.join()
+    assert old["spent_1h"] == 7.0 and new["spent_1h"] == 14.0
+    assert seen == [old, new]
+
+
+def test_a_rollback_serves_what_was_there_before_and_computes_nothing(tmp_path: Path) -> None:
+    shop = shop_with(tmp_path)
+    with shop.open() as registry:
+        registry.materialize(to=NOW)
+        with pytest.raises(UsageError, match="nothing to go back to"):
+            registry.rollback()
+        rewrite(shop, DOUBLED)
+        registry.materialize(to=NOW)
+        stored = shop.stored()
+        record = registry.rollback()
+        assert record.body["again"] == 1 and shop.stored() == stored
+        assert _soon(lambda: spent(registry)) == (7.0, "ok")
+        assert trained(registry) == 7.0
+        registry.rollback(2)
+        assert _soon(lambda: spent(registry)) == (14.0, "ok")
+        with pytest.raises(UsageError, match="nothing was applied at generation 9"):
+            registry.rollback(9)
+
+
+def test_a_pin_means_the_same_for_ever(tmp_path: Path) -> None:
+    """Offline and online, after other meanings were applied and filled, in a process that opens the repository anew."""
+    shop = shop_with(tmp_path)
+    with shop.open() as registry:
+        registry.materialize(to=NOW)
+        pin = registry.pin("delay:1", "model", training_set="train.parquet")
+        assert registry.pin("delay:1", "model") == pin
+    rewrite(shop, DOUBLED)
+    with shop.open() as registry:
+        registry.materialize(to=NOW)
+        registry.pin("delay:2", "model")
+        assert (trained(registry), trained(registry, pin="delay:1"), trained(registry, pin="delay:2")) == (14.0, 7.0, 14.0)
+        assert spent(registry, pin="delay:1") == (7.0, "ok") and spent(registry, pin="delay:2") == (14.0, "ok")
+        assert registry.training_set("model", spine_of(ANN, NOW), time="as_of", pin="delay:1").manifest["features"] == dict(pin.features)
+
+
+def test_a_run_fills_what_is_pinned_too(tmp_path: Path) -> None:
+    """A pinned model goes on learning of new rows after its features mean something else for everybody else."""
+    shop = shop_with(tmp_path)
+    with shop.open() as registry:
+        registry.materialize(to=at(25))
+        registry.pin("delay:1", "model")
+        rewrite(shop, DOUBLED)
+        receipts = registry.materialize(to=NOW)
+        assert [(one.view, one.rows) for one in receipts] == [("recent", 3), ("recent@delay:1", 1)]
+        assert spent(registry, pin="delay:1") == (7.0, "ok")
+        shop.put("two", [order(70, amount=8.0)])
+        (only,) = registry.materialize(to=at(80), views=["recent@delay:1"])
+        assert (only.view, only.rows) == ("recent@delay:1", 1)
+        registry.rollback()
+        assert [one.view for one in registry.materialize(to=at(90))] == ["recent"]
+
+
+def test_pins_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    shop = shop_with(tmp_path)
+    with shop.open() as registry:
+        registry.pin("delay:1", "model")
+        rewrite(shop, DOUBLED)
+        with pytest.raises(RefusedError, match="A pin never moves"):
+            registry.pin("delay:1", "model")
+        for name, text in (("delay", "MODEL:VERSION"), ("de lay:1", "MODEL:VERSION")):
+            with pytest.raises(UsageError, match=text):
+                registry.pin(name, "model")
+        with pytest.raises(UsageError, match="there is no feature set 'modle'"):
+            registry.pin("delay:2", "modle")
+        with pytest.raises(UsageError, match="Did you mean 'delay:1'"):
+            trained(registry, pin="delay:11")
+        with pytest.raises(UsageError, match="give one"):
+            trained(registry, pin="delay:1", draft=True)
+
+
+def test_numbers_follow_meanings_and_an_earlier_one_has_its_number_again() -> None:
+    def applied(generation: int, identity: str) -> Record:
+        return Record(generation, "apply", 0, "me", {"ids": {"v.f": identity}})
+
+    records = [applied(1, "a"), applied(2, "b"), applied(3, "a")]
+    assert fold(records[:2]).current_versions == {"b": 2}
+    assert fold(records).current_versions == {"a": 1}
+    assert fold(records).versions == {"v.f": {"a": 1, "b": 2}}
+    assert fold(()).current_versions == {}
+
+
+def test_pin_and_rollback_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = shop_with(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main(list(arguments)) == code
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    assert "nothing is pinned yet" in run("pin", "ls")
+    assert "pinned" in run("pin", "create", "delay:1", "--set", "model")
+    assert "nothing to go back to" in run("rollback", code=2)
+    rewrite(shop, DOUBLED)
+    assert [(pin["name"], pin["set"], pin["generation"]) for pin in json.loads(run("pin", "ls", "--json"))] == [("delay:1", "model", 1)]
+    run("materialize", "--to", NOW.isoformat())
+    get = ("get", "model", "customer=ann", "--at", NOW.isoformat(), "--json")
+    assert json.loads(run(*get))["values"]["spent_1h"] == 14.0
+    assert json.loads(run(*get, "--pin", "delay:1"))["values"]["spent_1h"] == 7.0
+    assert "which is generation 1 again" in run("rollback")

@@ -249,7 +249,7 @@ def test_an_environment_that_cannot_go_on_is_opened_anew(place):
         store.write([(b"a", b"1")])
         broken = store._environment
 
-        def panic(**_options):
+        def panic():
             raise lmdb.PanicError("mdb_txn_begin")
 
         store._begin = panic

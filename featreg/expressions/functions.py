@@ -328,8 +328,19 @@ def _round_text(call: Call, texts: Texts) -> str:
     kind, digits = _operand(call), rounding_digits(call)
     if kind == BIGINT or (kind.name == "DECIMAL" and digits >= kind.scale):
         return texts[0]
-    plain = f"round({texts[0]}, {digits})"
-    return _no_negative_zero(plain) if kind == DOUBLE else plain
+    if kind != DOUBLE:
+        return f"round({texts[0]}, {digits})"
+    return _no_negative_zero(_scaled_round(texts[0], digits))
+
+
+def _scaled_round(text: str, digits: int) -> str:
+    """Scaled by a power of ten, rounded half away from zero, scaled back; what overflows has no such digits and stays.
+
+    DuckDB's own round(x, digits) means another thing in 2.0.1 (2.675 to 2.67) than in 2.0.0 (2.68), and a value must not.
+    """
+    scale = f"1e{abs(digits)}"
+    rounded = f"round(({text}) * {scale}) / {scale}" if digits >= 0 else f"round(({text}) / {scale}) * {scale}"
+    return f"CASE WHEN isfinite({rounded}) THEN {rounded} ELSE {text} END"
 
 
 def _substr_text(call: Call, texts: Texts) -> str:

@@ -224,7 +224,7 @@ class LmdbStore:
             self._readers.add(reader)
             try:
                 if (begin := self._begin) is not None:
-                    transaction = begin(buffers=buffers)
+                    transaction = begin(buffers=True) if buffers else begin()
                     try:
                         return work(transaction)
                     finally:

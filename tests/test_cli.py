@@ -130,7 +130,9 @@ def test_many_keys_come_from_a_file_or_stdin_in_order(shop, capsys, monkeypatch)
 def test_ls_and_show_say_what_where_and_since_when(shop, capsys):
     """Before apply no version, after it version 1, after a change of meaning none, after apply 2."""
     listed = document(capsys, "ls", "features")
-    assert [one["name"] for one in listed][:2] == ["orders_1d", "orders_7d"] and all(one["version"] is None for one in listed)
+    assert [one["name"] for one in listed][:2] == ["customer_orders.orders_1d", "customer_orders.orders_7d"]
+    assert all(one["version"] is None and one["view"] == "customer_orders" and len(one["definition_id"]) == 64 for one in listed)
+    assert all(one["file"] == "features/example.py" and one["line"] for one in listed)
     run(capsys, "apply")
     spent = document(capsys, "show", "customer_orders.spent_7d")
     assert (spent["kind"], spent["version"], spent["aggregation"], spent["window"], spent["hop"]) == ("feature", 1, "sum", "7d", "3h")

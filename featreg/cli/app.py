@@ -59,6 +59,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "plan", changes.plan),
     (_DEFINE, "apply", apply.apply),
     (_DEFINE, "rollback", versions.rollback),
+    (_DEFINE, "doctor", versions.doctor),
     (_USE, "training-set", training.training_set),
     (_USE, "materialize", online.materialize),
     (_USE, "get", online.get),

@@ -175,7 +175,13 @@ def _versions(settings: Settings) -> dict[str, int]:
 def _rows_of(listing: Listing, kind: str, versions: dict[str, int]) -> list[dict[str, Any]]:
     if kind == "features":
         return [
-            {"view": view["name"], **feature, "version": versions.get(feature["id"])}
+            {
+                **{field: value for field, value in feature.items() if field != "id"},
+                "name": f"{view['name']}.{feature['name']}",
+                "view": view["name"],
+                "definition_id": feature["id"],
+                "version": versions.get(feature["id"]),
+            }
             for view in listing["views"]
             for feature in view["features"]
         ]
@@ -221,7 +227,7 @@ def _render_views(console: "Console", rows: list[dict[str, Any]]) -> None:
 def _render_features(console: "Console", rows: list[dict[str, Any]]) -> None:
     made = table("feature", "type", "computed as", "window", "hop", "version", "id")
     cells = (
-        (f"{row['view']}.{row['name']}", row["type"], _computed(row), row["window"], row["hop"], row["version"], row["id"][:12])
+        (row["name"], row["type"], _computed(row), row["window"], row["hop"], row["version"], row["definition_id"][:12])
         for row in rows
     )
     console.print(add_rows(made, cells))
@@ -303,7 +309,8 @@ def _render_one(console: "Console", one: dict[str, Any]) -> None:
         console.print(f"  [dim]{field.replace('_', ' '):<12}[/dim] {text}", soft_wrap=True)
     if one["kind"] == "view":
         console.print()
-        _render_features(console, [{"view": one["name"], **feature} for feature in one["features"]])
+        own = [feature | {"name": f"{one['name']}.{feature['name']}", "definition_id": feature["id"]} for feature in one["features"]]
+        _render_features(console, own)
     if one["kind"] == "set":
         made = table("feature", "type", "from", "version", "id")
         cells = ((f["name"], f["type"], f["from"] or f["expression"], f["version"], (f["id"] or "")[:12]) for f in one["features"])

@@ -1,4 +1,4 @@
-"""`pin` and `rollback`: fix what a model was trained on, and go back to what was applied before."""
+"""`pin`, `rollback` and `doctor`: fix what a model was trained on, go back, and see whether all is as it was left."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,3 +76,24 @@ def rollback(
         console.print(f"[green]applied[/green]  generation {record.generation}, which is generation {record.body['again']} again")
 
     show(settings, {"generation": record.generation, "again": record.body["again"], "id": record.body["id"]}, render)
+
+
+def doctor(context: typer.Context) -> None:
+    """Verify the log, what it points to, and the store; each problem with its remedy.  Leaves with 1 when there is one."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        found = registry.doctor()
+    problems = sum(one.is_problem for one in found)
+
+    def render(console: "Console") -> None:
+        for one in found:
+            mark = "[red]problem[/red]" if one.is_problem else "[dim]note   [/dim]"
+            console.print(f"{mark}  {one.where}: {escape(one.what)}", soft_wrap=True)
+            console.print(f"         [dim]{escape(one.remedy)}[/dim]", soft_wrap=True)
+        console.print(f"[red]{counted(problems, 'problem')}[/red]" if problems else "[green]sound[/green]")
+
+    show(settings, {"sound": problems == 0, "findings": [vars(one) for one in found]}, render)
+    if problems:
+        raise typer.Exit(1)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.plan.relation import Relation
     from featreg.session.changes import Plan
+    from featreg.session.doctor import Finding
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader, Vector
     from featreg.session.parity import Parity
@@ -235,6 +236,12 @@ class Registry:
             at = [replace(problem, file=f"{problem.file} at {revision}" if problem.file else revision) for problem in error.problems]
             raise DefinitionError(at) from None
 
+    def doctor(self) -> "list[Finding]":
+        """What is wrong with the log, what it points to, and the store; nothing is changed."""
+        from featreg.session.doctor import examine
+
+        return examine(self)
+
     # Training --------------------------------------------------------------------------------
 
     @property
@@ -311,12 +318,17 @@ class Registry:
         from featreg.session.materialize import materialize
 
         applied = self.applied()
-        known = {**applied.compiled.views, **self._pinned_views(applied.compiled)}
+        known = self.views_to_fill()
         names = list(views) if views is not None else list(known)
         chosen = [_find(known, name, "feature view") for name in names]
         return materialize(
             self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress
         )
+
+    def views_to_fill(self) -> dict[str, CompiledView]:
+        """What `materialize` fills: the views that are applied, and those that only a pin still reads."""
+        applied = self.applied().compiled
+        return {**applied.views, **self._pinned_views(applied)}
 
     def _pinned_views(self, applied: Compiled) -> dict[str, CompiledView]:
         """Views that pins read and that mean something else than what is applied, each once."""

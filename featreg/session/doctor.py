@@ -1,0 +1,76 @@
+"""Look for what is wrong in a repository's state: the log, what it points to, the store.  Changes nothing."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from featreg.errors import FeatregError
+from featreg.instants import format_instant
+
+if TYPE_CHECKING:
+    from featreg.session.registry import Registry
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong or worth knowing, with its remedy.  is_problem: whether answers may be wrong or missing."""
+
+    where: str
+    what: str
+    remedy: str
+    is_problem: bool = True
+
+
+def examine(registry: "Registry") -> list[Finding]:
+    """All findings: the log's chain, what is applied and pinned, the online store."""
+    return [*_log(registry), *_definitions(registry), *_store(registry)]
+
+
+def _log(registry: "Registry") -> Iterator[Finding]:
+    for problem in registry.log.problems():
+        yield Finding("log", f"{problem}.", f"Put {registry.log.path} back from a copy; featreg never edits a record.")
+
+
+def _definitions(registry: "Registry") -> Iterator[Finding]:
+    state = registry.control()
+    known = {record.generation for record in state.applies}
+    for pin in state.pins.values():
+        if pin.generation not in known:
+            remedy = "Put the log back from a copy, or pin again."
+            yield Finding("pin", f"{pin.name} pins generation {pin.generation}, which is not in the log.", remedy)
+    for record in state.applies[-1:]:
+        try:
+            found = registry.applied().compiled.feature_ids()
+        except FeatregError as error:
+            remedy = "Install the featreg that applied it, or mend the specs and apply."
+            yield Finding("applied", f"generation {record.generation} does not compile: {error}", remedy)
+            return
+        moved = sorted(name for name, identity in record.body["ids"].items() if found.get(name) != identity)
+        if moved:
+            remedy = "A newer featreg mended what they compute: `featreg plan`, then `featreg apply` and `featreg materialize`."
+            yield Finding("applied", f"{', '.join(moved)}: means something else to this featreg than when it was applied.", remedy)
+
+
+def _store(registry: "Registry") -> Iterator[Finding]:
+    from featreg.plan.online import space_of
+    from featreg.session.keys import meta_key
+    from featreg.stores.lmdb import open_store
+
+    if not registry.control().applies:
+        return
+    if not registry.profile.online_path.exists():
+        yield Finding("store", "nothing is materialized yet.", "Run `featreg materialize`.", False)
+        return
+    views = registry.views_to_fill()
+    with open_store(registry.profile.online_path) as store:
+        stored = store.get([meta_key(space_of(view)) for view in views.values()])
+    for name, found in zip(views, stored):
+        state = json.loads(found) if found else {}
+        if state.get("begun"):
+            told = state["begun"].get("to")
+            until = f" to {format_instant(told)}" if told is not None else ""
+            yield Finding("store", f"{name}: a run{until} was interrupted.", f"Finish it: featreg materialize {name}")
+        elif state.get("watermark") is None:
+            remedy = f"Fill it: featreg materialize {name}.  What was applied before answers until then, where there is something."
+            yield Finding("store", f"{name}: is not filled.", remedy, False)

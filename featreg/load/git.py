@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from featreg.errors import UsageError
+from featreg.errors import UsageError, did_you_mean
 
 SPECS = "features"
-MOST_FILES = 20_000
+MOST_FILES, MOST_BYTES = 20_000, 4_000_000
 
 
 def tree_state(root: Path) -> dict[str, Any]:
@@ -20,36 +20,53 @@ def tree_state(root: Path) -> dict[str, Any]:
 
 
 def read_revision(root: Path, revision: str) -> tuple[dict[str, bytes], str]:
-    """The spec files at a revision and its full SHA.
+    """The spec files at a revision and its full SHA.  Works in a bare clone too, and looks at no file of the working tree.
 
-    Raises: UsageError when it cannot be resolved, or holds a link or submodule among the specs.
+    Raises: UsageError when it cannot be resolved, or holds links, submodules, or more than specs are.
     """
-    import git
-
     repository = _repository(root)
     if repository is None:
         raise UsageError(f"{root} is no git repository, so there is no revision '{revision}'.")
+    commit = repository.commit(_resolved(repository, revision))
+    folder = _folder(repository, root)
     try:
-        commit = repository.commit(revision)
-    except (git.BadName, git.GitCommandError, ValueError, IndexError) as error:
-        raise UsageError(f"there is no revision '{revision}': {error}.") from None
-    try:
-        tree = commit.tree / _folder(repository, root) if _folder(repository, root) else commit.tree
+        tree = commit.tree / folder if folder else commit.tree
     except KeyError:
-        raise UsageError(f"at {revision} there is no folder '{_folder(repository, root)}'.") from None
+        raise UsageError(f"at {revision} there is no folder '{folder}'.") from None
     files: dict[str, bytes] = {}
     prefix = len(tree.path) + 1 if tree.path else 0
     for item in tree.traverse():
         if item.type == "submodule" or (item.type == "blob" and item.mode == 0o120000):
-            raise UsageError(
-                f"at {revision}, {item.path} is a {'submodule' if item.type == 'submodule' else 'symbolic link'}; specs are plain files."
-            )
+            kind = "submodule" if item.type == "submodule" else "symbolic link"
+            raise UsageError(f"at {revision}, {item.path} is a {kind}; specs are plain files.")
         hidden = any(part.startswith(".") or part == "__pycache__" for part in item.path.split("/"))
         if item.type == "blob" and not hidden and item.path.endswith((".py", ".sql")):
+            if item.size > MOST_BYTES:
+                raise UsageError(f"at {revision}, {item.path} has {item.size:,} bytes; a spec has at most {MOST_BYTES:,}.")
             files[f"{SPECS}/{item.path[prefix:]}"] = item.data_stream.read()
             if len(files) > MOST_FILES:
                 raise UsageError(f"at {revision} there are more than {MOST_FILES:,} spec files.")
     return files, commit.hexsha
+
+
+def _resolved(repository, revision: str) -> str:
+    """The full SHA of the commit that a revision names.  Raises: UsageError that says why it names none, or not one."""
+    ask = repository.git.rev_parse
+    status, sha, complaint = ask("--verify", "--end-of-options", f"{revision}^{{commit}}", with_extended_output=True, with_exceptions=False)
+    if "ambiguous" in complaint:
+        hint = f"Write refs/heads/{revision} or refs/tags/{revision}, or more of the SHA."
+        raise UsageError(f"revision '{revision}' can mean more than one thing here.\n  {hint}")
+    if status == 0:
+        return sha
+    if not repository.refs and not repository.head.is_valid():
+        raise UsageError(f"there is no revision '{revision}': nothing is committed yet.\n  Commit features/ first.")
+    status, kind, _ = repository.git.cat_file("-t", revision, with_extended_output=True, with_exceptions=False)
+    if status == 0:
+        raise UsageError(f"revision '{revision}' is a {kind}, not a commit.")
+    if ask("--is-shallow-repository") == "true":
+        raise UsageError(f"there is no revision '{revision}' in this shallow clone.\n  Get the whole history: git fetch --unshallow --tags")
+    names = [ref.name for ref in repository.refs]
+    raise UsageError(f"there is no revision '{revision}'.\n  {did_you_mean(revision, names, 'There are')}")
 
 
 def _repository(root: Path):

@@ -1,0 +1,141 @@
+"""Definitions are read as they were at a commit, from git objects alone; what is no single commit is refused in words."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import featreg
+from featreg.compile import compile_definitions
+from featreg.errors import UsageError
+from featreg.load import load_files
+from featreg.load.git import MOST_BYTES, read_revision
+from tests.shop import REALTIME_SHOP, WHOLE_SHOP, Shop
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden_ids.json"
+
+
+def git(root: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always", *arguments]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """Two commits: v1 has one view, v2 two."""
+    root = tmp_path / "shop"
+    shop = Shop(root)
+    (root / ".gitignore").write_text(".featreg/\n")
+    git(root, "init", "-q", "-b", "main")
+    commit(root, "v1")
+    (shop.root / "features" / "shop.py").write_text(WHOLE_SHOP)
+    commit(root, "v2")
+    return root
+
+
+def commit(root: Path, tag: str) -> None:
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", tag)
+    git(root, "tag", tag)
+
+
+def views_at(root: Path, revision: str) -> set[str]:
+    return set(compile_definitions(load_files(read_revision(root, revision)[0])).views)
+
+
+def test_definitions_are_those_of_the_commit_whatever_the_working_tree_holds(history: Path) -> None:
+    spec = history / "features" / "shop.py"
+    spec.write_text("not python at all (")
+    before = git(history, "status", "--porcelain")
+    assert views_at(history, "v1") == {"recent"} and views_at(history, "v2") == views_at(history, "main") == {"recent", "daily"}
+    assert views_at(history, "main~1") == views_at(history, git(history, "rev-parse", "v1")[:10]) == {"recent"}
+    with featreg.open(history, revision="v1") as registry:
+        assert set(registry.compile().views) == {"recent"} and registry.applied().revision["commit"] == git(history, "rev-parse", "v1")
+    assert git(history, "status", "--porcelain") == before and spec.read_text() == "not python at all ("
+
+
+def test_a_bare_clone_has_history_too(history: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", "--bare", str(history), "bare.git")
+    assert views_at(tmp_path / "bare.git", "v1") == {"recent"}
+
+
+def _same_name(root: Path) -> str:
+    git(root, "branch", "v1", "v2")
+    return "v1"
+
+
+def _tag_of_a_file(root: Path) -> str:
+    git(root, "tag", "file", git(root, "rev-parse", "HEAD:features/shop.py"))
+    return "file"
+
+
+def _link(root: Path) -> str:
+    (root / "features" / "link.py").symlink_to("shop.py")
+    commit(root, "linked")
+    return "linked"
+
+
+def _submodule(root: Path) -> str:
+    git(root, "submodule", "add", "-q", str(root), "features/more")
+    commit(root, "nested")
+    return "nested"
+
+
+def _large(root: Path) -> str:
+    (root / "features" / "large.py").write_text("#" * (MOST_BYTES + 1))
+    commit(root, "large")
+    return "large"
+
+
+def _no_folder(root: Path) -> str:
+    git(root, "mv", "features", "elsewhere")
+    commit(root, "moved")
+    return "moved"
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda root: "v3", "there is no revision 'v3'.\n  There are: main, v1, v2."),
+        (lambda root: "main~9", "there is no revision 'main~9'"),
+        (lambda root: "--help", "there is no revision '--help'"),
+        (_same_name, "can mean more than one thing here.\n  Write refs/heads/v1 or refs/tags/v1"),
+        (_tag_of_a_file, "revision 'file' is a blob, not a commit"),
+        (_link, "features/link.py is a symbolic link; specs are plain files"),
+        (_submodule, "features/more is a submodule; specs are plain files"),
+        (_large, "features/large.py has 4,000,001 bytes"),
+        (_no_folder, "at moved there is no folder 'features'"),
+    ],
+)
+def test_what_is_no_single_commit_of_plain_specs_is_refused(history: Path, make: Callable[[Path], str], told: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        read_revision(history, make(history))
+    assert told in str(raised.value)
+
+
+def test_a_repository_without_commits_and_a_shallow_clone_say_what_to_do(history: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    git(tmp_path / "empty", "init", "-q")
+    with pytest.raises(UsageError, match="nothing is committed yet"):
+        read_revision(tmp_path / "empty", "HEAD")
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{history}", "shallow")
+    with pytest.raises(UsageError, match="git fetch --unshallow"):
+        read_revision(tmp_path / "shallow", git(history, "rev-parse", "v1"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="is no git repository"):
+        read_revision(tmp_path / "none", "HEAD")
+
+
+def test_no_definition_id_moves() -> None:
+    """Ids of the example repository and of a shop, as they were written down: no upgrade and no rewriting moves one in silence."""
+    example = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in sorted((ROOT / "features").glob("*.*"))}
+    shop = {"features/shop.py": (REALTIME_SHOP.replace("model =", "first =").replace('"model"', '"first"')).encode()}
+    found = {
+        "example": compile_definitions(load_files(example)).feature_ids(),
+        "shop": compile_definitions(load_files(shop)).feature_ids(),
+        "whole shop": compile_definitions(load_files({"features/shop.py": WHOLE_SHOP.encode()})).feature_ids(),
+    }
+    assert found == json.loads(GOLDEN.read_text())

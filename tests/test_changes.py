@@ -171,3 +171,36 @@ def test_a_revision_that_is_unknown_or_does_not_compile_is_named(repository: Pat
     edit(repository, 'agg.sum("amont")', 'agg.sum("amount")')
     told = run(capsys, "diff", "broken", code=1)
     assert "features/shop.py at broken:" in told and "Did you mean 'amount'?" in told
+
+
+def test_lineage_goes_from_columns_over_features_to_sets_and_pins(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "apply")
+    run(capsys, "pin", "create", "delay:1", "--set", "model")
+    document = json.loads(run(capsys, "lineage", "recent.spent_7d", "--json"))
+    assert {(node["name"], node["kind"]) for node in document["nodes"]} == {
+        ("orders.amount", "column"), ("orders.bought_at", "column"), ("orders.customer", "column"), ("recent.spent_7d", "feature"),
+        ("recent.mean", "feature"), ("set model", "set"), ("pin delay:1", "pin"),
+    }  # fmt: skip
+    assert ["orders.amount", "recent.spent_7d"] in document["edges"] and ["recent.spent_7d", "recent.mean"] in document["edges"]
+    assert ["orders.shop", "recent.last_shop"] not in document["edges"]
+    dot = run(capsys, "lineage", "orders.shop", "--format", "dot")
+    assert dot.startswith("digraph lineage {") and '"orders.shop" -> "recent.last_shop";' in dot and "spent_7d" not in dot
+    mermaid = run(capsys, "lineage", "model", "--format", "mermaid")
+    assert mermaid.startswith("flowchart LR") and '[["set model"]]' in mermaid and '(["pin delay:1"])' in mermaid
+    assert "recent.last_shop" in run(capsys, "lineage")
+    assert "nothing here is called 'recent.spend'" in run(capsys, "lineage", "recent.spend", code=2)
+
+
+def test_history_tells_versions_and_why(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "apply")
+    edit(repository, 'agg.sum("amount")', 'agg.sum("amount * 2")')
+    run(capsys, "apply")
+    edit(repository, 'agg.last("shop")', 'agg.first("shop")')
+    run(capsys, "apply")
+    run(capsys, "rollback", "--to", "1")
+    lives = json.loads(run(capsys, "history", "recent.spent_7d", "--json"))
+    assert [(one["version"], one["generation"], one["reasons"]) for one in lives] == [
+        (1, 1, ["new"]), (2, 2, ["input amount → amount * 2"]), (1, 4, ["input amount * 2 → amount"]),
+    ]  # fmt: skip
+    assert "aggregation last → first" in run(capsys, "history", "recent.last_shop")
+    assert "was never applied" in run(capsys, "history", "recent.nothing", code=2)

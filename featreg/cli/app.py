@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featreg.cli import apply, changes, definitions, demo, explain, online, repository, source, training, versions
+from featreg.cli import apply, changes, definitions, demo, explain, graph, online, repository, source, training, versions
 from featreg.cli.arguments import Settings
 
 app = typer.Typer(
@@ -55,6 +55,8 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "ls", definitions.ls),
     (_DEFINE, "show", definitions.show_one),
     (_DEFINE, "explain", explain.explain),
+    (_DEFINE, "lineage", graph.lineage),
+    (_DEFINE, "history", graph.history),
     (_DEFINE, "diff", changes.diff),
     (_DEFINE, "plan", changes.plan),
     (_DEFINE, "apply", apply.apply),

@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from featreg.compile import compile_definitions
 from featreg.compile.difference import Change, ChangeKind, State, compare
-from featreg.errors import DataError, UsageError
+from featreg.errors import DataError, UsageError, did_you_mean
+from featreg.load import load_files
 from featreg.plan.online import space_of
+from featreg.registry.log import Record
+from featreg.registry.state import ControlState
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -53,6 +57,41 @@ def plan_changes(registry: "Registry", names: tuple[str, str], before: State, af
         if change.kind in _COMPUTED and view in after.compiled.views and after.compiled.views[view].by_name[feature].aggregation:
             by_view.setdefault(view, []).append(feature)
     return Plan(*names, changes, tuple(_work(registry, by_view, before, after)))
+
+
+@dataclass(frozen=True)
+class Life:
+    """One change in the life of a feature.  version, id: None when it was removed · at: UTC microseconds · reasons: why, in words."""
+
+    version: int | None
+    id: str | None
+    generation: int
+    at: int
+    by: str
+    commit: str | None
+    reasons: tuple[str, ...]
+
+
+def life_of(feature: str, control: ControlState) -> list[Life]:
+    """The changes that applies have made to a feature, oldest first; only the states around a change are compiled."""
+    if feature not in control.versions:
+        raise UsageError(f"'{feature}' was never applied.\n  {did_you_mean(feature, control.versions, 'Applied were')}")
+    lives: list[Life] = []
+    before: Record | None = None
+    for record in control.applies:
+        was, now = (None if one is None else one.body["ids"].get(feature) for one in (before, record))
+        if was != now:
+            changes = {one.name: one for one in compare(State() if before is None else _state_of(before), _state_of(record))}
+            number = control.versions[feature][now] if now is not None else None
+            reasons = changes[feature].reasons if feature in changes else ("renamed",)
+            lives.append(Life(number, now, record.generation, record.at, record.by, record.body["revision"]["commit"], reasons))
+        before = record
+    return lives
+
+
+def _state_of(record: Record) -> State:
+    definitions = load_files({path: text.encode() for path, text in record.body["files"].items()})
+    return State(definitions, compile_definitions(definitions))
 
 
 def _work(registry: "Registry", by_view: Mapping[str, Sequence[str]], before: State, after: State) -> list[ViewWork]:

@@ -22,7 +22,7 @@ from featreg.session.profile import Profile, read_profile
 if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.plan.relation import Relation
-    from featreg.session.changes import Plan
+    from featreg.session.changes import Life, Plan
     from featreg.session.doctor import Finding
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader, Vector
@@ -225,6 +225,12 @@ class Registry:
             before = _state({path: text.encode() for path, text in record.body["files"].items()})
             name = f"generation {record.generation}"
         return plan_changes(self, (name, self.revision or "the working tree"), before, self._state_at(self.revision))
+
+    def history(self, feature: str) -> "list[Life]":
+        """What `view.feature` has meant: an entry for each apply that changed it, oldest first.  Raises: UsageError for an unknown one."""
+        from featreg.session.changes import life_of
+
+        return life_of(feature, self.control())
 
     def _state_at(self, revision: str | None) -> State:
         if revision is None:

@@ -151,6 +151,29 @@ def test_a_run_fills_what_is_pinned_too(tmp_path: Path) -> None:
         assert [one.view for one in registry.materialize(to=at(90))] == ["recent"]
 
 
+def test_cleaning_up_deletes_only_what_nothing_reaches(tmp_path: Path) -> None:
+    """Of six meanings of a view the applied one, the one before it and the pinned one stay, to the byte."""
+    shop = shop_with(tmp_path)
+    with shop.open() as registry:
+        registry.materialize(to=NOW)
+    for factor in range(2, 7):
+        rewrite(shop, REALTIME_SHOP.replace('agg.sum("amount")', f'agg.sum("amount * {factor}")'))
+        with shop.open() as registry:
+            registry.materialize(to=NOW)
+            if factor == 3:
+                registry.pin("delay:3", "model")
+    with shop.open() as registry:
+        before = shop.stored()
+        found = registry.gc()
+        assert len(found) == 3 and all(one.entries > 0 and one.bytes > 0 for one in found) and shop.stored() == before
+        assert registry.gc(delete=True) == found and registry.gc() == []
+        after = shop.stored()
+        assert after.items() <= before.items() and len(before) - len(after) == sum(one.entries for one in found) + 3
+        assert spent(registry) == (42.0, "ok") and spent(registry, pin="delay:3") == (21.0, "ok")
+        registry.rollback()
+        assert _soon(lambda: spent(registry)) == (35.0, "ok")
+
+
 def test_pins_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     shop = shop_with(tmp_path)
     with shop.open() as registry:

@@ -62,6 +62,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "apply", apply.apply),
     (_DEFINE, "rollback", versions.rollback),
     (_DEFINE, "doctor", versions.doctor),
+    (_DEFINE, "gc", versions.gc),
     (_USE, "training-set", training.training_set),
     (_USE, "materialize", online.materialize),
     (_USE, "get", online.get),

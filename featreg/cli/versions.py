@@ -1,4 +1,4 @@
-"""`pin`, `rollback` and `doctor`: fix what a model was trained on, go back, and see whether all is as it was left."""
+"""`pin`, `rollback`, `gc` and `doctor`: fix what a model was trained on, go back, clean up, and see whether all is sound."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
-from featreg.cli.terminal import add_rows, counted, escape, show, table
+from featreg.cli.terminal import add_rows, bytes_text, counted, escape, show, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,3 +97,26 @@ def doctor(context: typer.Context) -> None:
     show(settings, {"sound": problems == 0, "findings": [vars(one) for one in found]}, render)
     if problems:
         raise typer.Exit(1)
+
+
+def gc(
+    context: typer.Context,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete it; without this, only say what would be.")] = False,
+) -> None:
+    """Say what of the online store nothing reaches: not what is applied, nor what was before it, nor a pin."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        found = registry.gc(delete=delete)
+
+    def render(console: "Console") -> None:
+        if not found:
+            console.print("nothing: all that is in the store is reached")
+            return
+        for one in found:
+            console.print(f"  {one.space[:12]}  {counted(one.entries, 'entry', 'entries')}, {bytes_text(one.bytes)}")
+        told = f"{counted(len(found), 'version')} of views that nothing reaches"
+        console.print(f"[green]deleted[/green]  {told}" if delete else f"{told}; `featreg gc --delete` deletes them")
+
+    show(settings, {"deleted": delete, "found": [vars(one) for one in found]}, render)

@@ -1,9 +1,11 @@
 """Where the things of a view are in the online store."""
 
+META = b"\0view"  # before what is known of each view as a whole
+
 
 def meta_key(space: str) -> bytes:
     """What is known of the view as a whole."""
-    return b"\0view" + bytes.fromhex(space)[:16]
+    return META + bytes.fromhex(space)[:16]
 
 
 def key_prefix(space: str) -> bytes:

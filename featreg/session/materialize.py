@@ -112,7 +112,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
     found = store.get([meta])[0]
     state, note = _state(found), ""
     if state.begun == _CLEARING:
-        _clear(store, space)
+        clear_space(store, space)
         found, state = None, ViewState()
     if rebuild:
         state = ViewState()
@@ -140,7 +140,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
     relations = (known_relation, new_relation)
     examples = _refuse_rejected(engine, view, program, state.rejected + rejected, relations, state.watermark, to, s) if rejected else ()
     if rebuild:
-        _clear(store, space)
+        clear_space(store, space)
         found = None
     if state.begun is not None:
         assert found is not None
@@ -178,7 +178,7 @@ def _without_rejected(batches: Iterator[pa.RecordBatch], source: str) -> tuple[l
     return [], rejected
 
 
-def _clear(store: Store, space: str) -> None:
+def clear_space(store: Store, space: str) -> None:
     """Forget the view.  It is marked first, so that the next run finishes what a kill leaves of this."""
     meta, prefix, mark = meta_key(space), key_prefix(space), _stored(ViewState(begun=_CLEARING))
     store.write([(meta, mark)])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.plan.relation import Relation
     from featreg.session.changes import Life, Plan
+    from featreg.session.cleanup import Garbage
     from featreg.session.doctor import Finding
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader, Vector
@@ -241,6 +242,12 @@ class Registry:
         except DefinitionError as error:
             at = [replace(problem, file=f"{problem.file} at {revision}" if problem.file else revision) for problem in error.problems]
             raise DefinitionError(at) from None
+
+    def gc(self, delete: bool = False) -> "list[Garbage]":
+        """What the store holds and neither the applied definitions, nor those before them, nor a pin reach; with `delete` it goes."""
+        from featreg.session.cleanup import collect
+
+        return collect(self, delete)
 
     def doctor(self) -> "list[Finding]":
         """What is wrong with the log, what it points to, and the store; nothing is changed."""

@@ -73,13 +73,13 @@ def _stored(state: ViewState) -> bytes:
 
 def materialize(
     engine: DuckDB, profile: Profile, compiled: Compiled, views: Sequence[CompiledView], to: int | None, rebuild: bool,
-    progress: Callable[[str, int], None] | None,
+    progress: Callable[[str, int], None] | None, told: Callable[[Receipt], Receipt] = lambda receipt: receipt,
 ) -> list[Receipt]:  # fmt: skip
     """Run each view in turn; a view that fails leaves the ones before it done and itself as it was."""
     now = time.time_ns() // 1000 if to is None else to
     compile_for(WRITE, map(build_program, views))
     with open_store(profile.online_path) as store:
-        return [_materialize_view(engine, profile, store, view, now, rebuild, progress) for view in views]
+        return [told(_materialize_view(engine, profile, store, view, now, rebuild, progress)) for view in views]
 
 
 def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:

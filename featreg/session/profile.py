@@ -40,6 +40,11 @@ class Profile:
     def state(self) -> Path:
         return self.root / STATE_FOLDER
 
+    @property
+    def events_path(self) -> Path:
+        """Where this machine's events are, whoever else shares the registry."""
+        return self.state / "events"
+
 
 def read_profile(root: Path, name: str) -> Profile:
     """The profile's file, or the defaults when it is `local` and there is none.

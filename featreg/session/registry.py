@@ -1,6 +1,7 @@
 """Open a repository and call its verbs."""
 
 import re
+import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +16,7 @@ from featreg.instants import format_instant, parse_instant
 from featreg.load import Definitions, load_directory, load_files
 from featreg.load.files import read_spec_files
 from featreg.load.git import read_revision, tree_state
+from featreg.registry.events import EventPlane
 from featreg.registry.log import ControlLog, Record
 from featreg.registry.state import ControlState, Pin, fold
 from featreg.session.profile import Profile, read_profile
@@ -62,6 +64,7 @@ class Registry:
     def __init__(self, root: Path, profile: Profile, revision: str | None = None):
         self.root, self.profile, self.revision = root, profile, revision
         self.log = ControlLog(profile.registry_path)
+        self.events = EventPlane(profile.events_path)
         self._engine: DuckDB | None = None
         self._reader: OnlineReader | None = None
         self._applied: dict[int, Applied] = {}
@@ -79,6 +82,7 @@ class Registry:
             self._reader.close()
         if self._engine is not None:
             self._engine.close()
+        self.events.close()
         self._reader = self._engine = None
 
     # Definitions -----------------------------------------------------------------------------
@@ -136,6 +140,9 @@ class Registry:
         """
         if self.revision is not None:
             raise UsageError("a registry opened at a revision is for reading. Open it without one to apply.")
+        from featreg.session.receipts import tell_applied
+
+        began = clock.perf_counter()
         generation = self.log.generation()
         files = read_spec_files(self.root)
         compiled = compile_definitions(load_files(files))
@@ -149,7 +156,9 @@ class Registry:
         if last is not None and last.body["files"] == texts and last.body["revision"] == state:
             return last
         body = {"id": repository_id(compiled), "ids": compiled.feature_ids(), "files": texts, "revision": state}
-        return self.log.append("apply", body, generation)
+        record = self.log.append("apply", body, generation)
+        tell_applied(self.events, record, clock.perf_counter() - began)
+        return record
 
     def rollback(self, generation: int | None = None) -> Record:
         """Apply again what was applied at a generation (default: the one before the newest).
@@ -313,7 +322,7 @@ class Registry:
         table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
         asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft, "pin": pin}
         manifest = training_manifest(feature_set, dict(used.revision), finder.files, self.root, rows.table, table, receipts, asked)
-        return TrainingSet(table, manifest, receipts)
+        return TrainingSet(table, manifest, receipts, None if draft else self.events)
 
     # Online ----------------------------------------------------------------------------------
 
@@ -329,14 +338,16 @@ class Registry:
 
         use_cache(self.profile.state)
         from featreg.session.materialize import materialize
+        from featreg.session.receipts import tell_materialized
 
         applied = self.applied()
         known = self.views_to_fill()
         names = list(views) if views is not None else list(known)
         chosen = [_find(known, name, "feature view") for name in names]
         return materialize(
-            self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress
-        )
+            self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress,
+            lambda receipt: tell_materialized(self.events, receipt, known[receipt.view], applied.generation),
+        )  # fmt: skip
 
     def views_to_fill(self) -> dict[str, CompiledView]:
         """What `materialize` fills: the views that are applied, and those that only a pin still reads."""

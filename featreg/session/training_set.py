@@ -17,6 +17,7 @@ from featreg.errors import OverflowDataError, RejectedRowsError, UsageError
 from featreg.instants import Cadence, format_instant
 from featreg.plan.offline import plan_backfill
 from featreg.plan.relation import Relation
+from featreg.registry.events import EventPlane
 from featreg.session.order import in_order
 from featreg.session.tables import instants_of, key_column, request_column
 from featreg.sweep.backfill import backfill
@@ -49,6 +50,7 @@ class TrainingSet:
     table: pa.Table
     manifest: Mapping[str, Any]
     receipts: tuple[ViewReceipt, ...] = field(default=())
+    events: EventPlane | None = field(default=None, repr=False, compare=False)  # where writing it is told; nowhere for a draft
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -70,8 +72,13 @@ class TrainingSet:
         Both are written whole or not at all.
         """
         from featreg.session.output import write_training_set
+        from featreg.session.receipts import tell_written
 
-        return write_training_set(self.table, self.manifest, Path(path))
+        began = time.perf_counter()
+        written = write_training_set(self.table, self.manifest, Path(path))
+        if self.events is not None:
+            tell_written(self.events, self.manifest, written, time.perf_counter() - began)
+        return written
 
     def _repr_html_(self) -> str:
         return self.table.slice(0, 20).to_pandas().to_html()

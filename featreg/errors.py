@@ -7,6 +7,7 @@
     │   ├── RejectedRowsError      more rows rejected than the source allows
     │   └── OverflowDataError      a result outside its type: feature, key and as-of
     ├── StoreError             1   the online store: missing, newer format, full
+    │   ├── StoreUnavailable       no server answers; the same call may be made again
     │   └── LeaseHeldError     4   another writer holds the lease: who, since when
     └── RefusedError           4   a gate: a changed file, an instant that is gone
 """
@@ -80,6 +81,10 @@ class OverflowDataError(DataError):
 
 
 class StoreError(FeatregError):
+    pass
+
+
+class StoreUnavailable(StoreError):
     pass
 
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from featreg.errors import StoreError
 from featreg.stores.contract import StoreConflict
 from featreg.stores.lmdb import open_store
+from featreg.stores.redis import open_redis
+from tests.redis_process import RedisProcess
 
-STORES = {"lmdb": open_store}
+STORES = {"lmdb": open_store, "redis": open_redis}
 
 processes = multiprocessing.get_context("forkserver")  # children that inherit nothing of this process
 processes.set_forkserver_preload([__name__])
@@ -26,9 +28,21 @@ def kind(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with RedisProcess(tmp_path_factory.mktemp("redis")) as one:
+        yield one
+
+
 @pytest.fixture
-def place(tmp_path):
-    return tmp_path / "online"
+def place_of(tmp_path, server):
+    """Where a store of a kind is, by a name: a path or a URL."""
+    return lambda kind, name: tmp_path / name if kind == "lmdb" else server.url(f"{tmp_path.name}-{name}")
+
+
+@pytest.fixture
+def place(kind, place_of):
+    return place_of(kind, "online")
 
 
 @pytest.fixture
@@ -114,9 +128,9 @@ steps = st.one_of(writes, keys)
 @settings(deadline=None)
 @given(steps=st.lists(steps, max_size=8), probes=st.lists(keys), prefix=st.one_of(st.just(b""), keys), start=st.one_of(st.none(), keys))
 @pytest.mark.parametrize("name", STORES)
-def test_a_store_is_a_sorted_dictionary(tmp_path_factory, name, steps, probes, prefix, start):
+def test_a_store_is_a_sorted_dictionary(tmp_path_factory, server, name, steps, probes, prefix, start):
     """After any writes and prefix deletes, get and scan answer what a dict answers."""
-    with STORES[name](tmp_path_factory.getbasetemp() / f"dictionary-{name}") as store:
+    with STORES[name](tmp_path_factory.getbasetemp() / "dictionary" if name == "lmdb" else server.url("dictionary")) as store:
         store.delete_prefix(b"")
         model = {}
         for step in steps:
@@ -271,7 +285,8 @@ def test_what_was_written_is_there_when_the_store_is_opened_again(kind, place):
 
 
 def test_a_store_opened_twice_is_closed_by_the_second_close(kind, place):
-    first, second = STORES[kind](place), STORES[kind](Path(f"{place}/../{place.name}"))
+    same = Path(f"{place}/../{place.name}") if kind == "lmdb" else place
+    first, second = STORES[kind](place), STORES[kind](same)
     first.close()
     second.write([(b"a", b"1")])
     assert second.get([b"a"]) == [b"1"]

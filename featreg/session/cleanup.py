@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from featreg.plan.online import space_of
 from featreg.session.keys import META, key_prefix, meta_key
 from featreg.session.materialize import clear_space
+from featreg.session.store import has_store, open_store
 from featreg.stores.contract import Store
-from featreg.stores.lmdb import open_store
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -30,10 +30,10 @@ class Garbage:
 def collect(registry: "Registry", delete: bool) -> list[Garbage]:
     """What nothing reaches; with `delete` it is gone afterwards, space by space, and a kill in between loses nothing that is reached."""
     reached = _reached(registry)
-    if not registry.profile.online_path.exists():
+    if not has_store(registry.profile):
         return []
     found = []
-    with open_store(registry.profile.online_path) as store:
+    with open_store(registry.profile) as store:
         for key, _ in store.scan(META, limit=1_000_000):
             if key not in reached:
                 space = key[len(META) :].hex()

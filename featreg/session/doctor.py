@@ -55,15 +55,15 @@ def _definitions(registry: "Registry") -> Iterator[Finding]:
 def _store(registry: "Registry") -> Iterator[Finding]:
     from featreg.plan.online import space_of
     from featreg.session.keys import meta_key
-    from featreg.stores.lmdb import open_store
+    from featreg.session.store import has_store, open_store
 
     if not registry.control().applies:
         return
-    if not registry.profile.online_path.exists():
+    if not has_store(registry.profile):
         yield Finding("store", "nothing is materialized yet.", "Run `featreg materialize`.", False)
         return
     views = registry.views_to_fill()
-    with open_store(registry.profile.online_path) as store:
+    with open_store(registry.profile) as store:
         stored = store.get([meta_key(space_of(view)) for view in views.values()])
     for name, found in zip(views, stored):
         state = json.loads(found) if found else {}

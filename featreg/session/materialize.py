@@ -29,9 +29,9 @@ from featreg.plan.scan_sql import TOO_FINE
 from featreg.session.keys import key_prefix, meta_key
 from featreg.session.profile import Profile
 from featreg.session.sources import SourceFinder
+from featreg.session.store import open_store
 from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store, StoreConflict
-from featreg.stores.lmdb import open_store
 from featreg.sweep.kept import KeptSweeper, head_bytes, joined, rows_together, state_of, take_rows
 from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, first_border, key_borders
 from featreg.sweep.warm import WRITE, compile_for
@@ -78,7 +78,7 @@ def materialize(
     """Run each view in turn; a view that fails leaves the ones before it done and itself as it was."""
     now = time.time_ns() // 1000 if to is None else to
     compile_for(WRITE, map(build_program, views))
-    with open_store(profile.online_path) as store:
+    with open_store(profile) as store:
         return [told(_materialize_view(engine, profile, store, view, now, rebuild, progress)) for view in views]
 
 

@@ -19,11 +19,11 @@ from featreg.instants import format_instant, parse_instant
 from featreg.plan.online import ViewState, space_of
 from featreg.session.keys import key_prefix, meta_key
 from featreg.session.order import in_order
+from featreg.session.store import open_store
 from featreg.session.tables import request_column
 from featreg.session.training_set import as_column
 from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store
-from featreg.stores.lmdb import open_store
 from featreg.sweep.finish import Column, Derivation
 from featreg.sweep.kept import KeptSweeper, newest_s, state_of
 from featreg.sweep.sweeper import Results
@@ -57,7 +57,7 @@ class OnlineReader:
 
     def __init__(self, registry: "Registry"):
         self.registry = registry
-        self.store = open_store(registry.profile.online_path)
+        self.store = open_store(registry.profile)
         self.sets: dict[tuple[str, str | None], _SetReader] = {}
         self.behind: set[str] = set()  # sets that are answered by what was applied before, for their new views are not filled
         self.generation = -1

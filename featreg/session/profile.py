@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class Profile:
     """Settings of one profile; relative paths are relative to the repository's root.
 
-    replay, stale_after: microseconds, see `[online]`.
+    replay, stale_after: microseconds, see `[online]`.  online_url: of a store that is a server; it may hold a password.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Profile:
     sources: Mapping[str, object] = field(default_factory=dict)
     store: str = "lmdb"
     online_path: Path = Path(STATE_FOLDER, "online")
+    online_url: str | None = field(default=None, repr=False)
     registry_path: Path = Path(STATE_FOLDER, "registry")
     duckdb: Mapping[str, object] = field(default_factory=dict)
     replay: int = parse_duration("10m")
@@ -65,11 +66,9 @@ def read_profile(root: Path, name: str) -> Profile:
     _refuse_unknown(settings, _KNOWN, path.name)
     online, registry = _table(settings, "online", path.name), _table(settings, "registry", path.name)
     _refuse_unknown(online, _ONLINE, f"{path.name} [online]")
-    engine, store = settings.get("engine", "duckdb"), online.get("store", "lmdb")
+    engine, store, url = settings.get("engine", "duckdb"), str(online.get("store", "lmdb")), online.get("url")
     if engine != "duckdb":
         raise UsageError(f"conf/{path.name}: engine {engine!r} is not here. Engines are: duckdb.")
-    if store != "lmdb":
-        raise UsageError(f"conf/{path.name}: store {store!r} is not here. Stores are: lmdb.")
     return Profile(
         name=name,
         root=root,
@@ -77,6 +76,7 @@ def read_profile(root: Path, name: str) -> Profile:
         sources=_table(settings, "sources", path.name),
         store=store,
         online_path=root / str(online.get("path", f"{STATE_FOLDER}/online")),
+        online_url=None if url is None else str(url),
         registry_path=root / str(registry.get("path", f"{STATE_FOLDER}/registry")),
         duckdb=_table(settings, "duckdb", path.name),
         replay=parse_duration(str(online.get("replay", "10m"))),

@@ -7,7 +7,7 @@ import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 
 def server_program() -> str:
@@ -21,9 +21,13 @@ def server_program() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Below 55,000: a node of a cluster also listens 10,000 above."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+        if port < 55_000:
+            return port
 
 
 class RedisProcess:
@@ -57,7 +61,7 @@ class RedisProcess:
     def url(self, namespace: str = "featreg") -> str:
         return f"redis://127.0.0.1:{self.port}/0?namespace={namespace}"
 
-    def command(self, *words: str | bytes) -> object:
+    def command(self, *words: str | bytes) -> Any:
         import redis
 
         with redis.Redis(port=self.port) as client:

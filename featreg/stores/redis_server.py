@@ -7,6 +7,7 @@ the hosts of the URL are asked in turn, a replica is passed over, and a cluster'
 import logging
 import os
 import random
+import re
 import threading
 import time
 import weakref
@@ -28,7 +29,6 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
-    ResponseError,
     TryAgainError,
 )
 from redis.retry import Retry
@@ -46,6 +46,9 @@ _PASSING = (
     redis.ConnectionError, redis.TimeoutError, BusyLoadingError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError, AskError,
 )  # fmt: skip
 
+_CODE = re.compile(r"(?:^|: -|^-)([A-Z]+) ")  # what an error begins with; a script's stands behind the place in the script
+_PASSING_CODES = ("READONLY", "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+
 
 class RedisUrl:
     """Where a store is: `redis://[user:password@]host:port[,host:port …]/[db]?namespace=name`, or rediss://, or unix://.
@@ -62,6 +65,8 @@ class RedisUrl:
             raise UsageError("[online] url: this is no URL of Redis.\n  Write redis://HOST:PORT/0.") from None
         if parts.scheme not in SCHEMES:
             raise UsageError(f"[online] url: begins with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}.")
+        if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):
+            raise UsageError("[online] url: behind the host stands a number: that of the database.\n  Write redis://HOST:PORT/0.")
         self.namespace = options.pop("namespace", "featreg")
         if not self.namespace or set("{}") & set(self.namespace):
             raise UsageError("[online] url: a namespace is a name without braces.")
@@ -157,6 +162,8 @@ class RedisServer:
     def _drop(self, problem: redis.RedisError) -> None:
         """Let go of this thread's connection, or raise what trying again cannot mend."""
         self._mine.problem = problem
+        told = _CODE.search(str(problem))
+        code = told[1] if told else None
         match problem:
             case MovedError():
                 self._moved = {"host": problem.host, "port": int(problem.port)}
@@ -166,19 +173,19 @@ class RedisServer:
                     f"{self.url}: the server does not let us in, or not as far as a store needs.\n"
                     f"  See to the user and password of [online] url, and its rights: all keys of the namespace, @read, @write, @scripting."
                 ) from None
-            case OutOfMemoryError():
+            case _ if isinstance(problem, _PASSING) or code in _PASSING_CODES:
+                self._moved = None
+                self._at += 1
+            case _ if code == "OOM" or isinstance(problem, OutOfMemoryError):
                 raise StoreError(
                     f"{self.url}: the server's memory is full; nothing of this write was stored, what was before is whole.\n"
                     f"  Give it more (maxmemory), or delete: featreg gc --delete. Then run the same command again."
                 ) from None
-            case ResponseError() if str(problem).startswith("MISCONF"):
+            case _ if code == "MISCONF":
                 raise StoreError(
                     f"{self.url}: the server refuses writes, for it cannot save them to its disk; nothing of this write was stored.\n"
                     f"  See to its disk, then run the same command again."
                 ) from None
-            case _ if isinstance(problem, _PASSING):
-                self._moved = None
-                self._at += 1
             case _:
                 self._let_go()
                 raise StoreError(f"{self.url}: the server answered: {problem}") from None

@@ -1,0 +1,366 @@
+"""What befalls a Redis store: a server that is killed, replaced, full, moved or closed to us. Never a wrong answer, never a secret."""
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import featreg
+from featreg.errors import StoreError, StoreUnavailable, UsageError
+from featreg.session.profile import read_profile
+from featreg.session.store import open_store
+from featreg.stores.contract import StoreConflict
+from featreg.stores.redis import open_redis
+from featreg.stores.redis_server import RedisUrl
+from tests.redis_process import RedisProcess, free_port
+from tests.shop import PROFILE, REALTIME_SHOP, WHOLE_SHOP, Shop, at, difference, order
+from tests.test_materialize import CUSTOMERS, a_few
+
+
+@pytest.fixture
+def server(tmp_path):
+    with RedisProcess(tmp_path) as one:
+        yield one
+
+
+def folder(tmp_path, name):
+    made = tmp_path / name
+    made.mkdir()
+    return made
+
+
+# Lost connections
+
+
+def test_a_server_killed_and_restarted_is_waited_for_and_no_read_is_wrong(server):
+    """Four readers over two kills: each sees the values in the order in which they were written, and never none."""
+    with open_redis(server.url()) as store:
+        store.write([(b"a", b"0")])
+        problems, done = [], threading.Event()
+        seen: list[list[bytes | None]] = [[], [], [], []]
+
+        def read(values):
+            try:
+                while not done.is_set():
+                    values.append(store.get([b"a"])[0])
+            except Exception as problem:  # the claim is that there is none
+                problems.append(problem)
+
+        readers = [threading.Thread(target=read, args=(values,)) for values in seen]
+        for reader in readers:
+            reader.start()
+        time.sleep(0.2)
+        for number in range(1, 3):
+            server.kill()
+            time.sleep(0.2)
+            server.start()
+            store.write([(b"a", b"%d" % number)], expect={b"a": b"%d" % (number - 1)})
+            time.sleep(0.7)  # longer than a reader's pause
+        done.set()
+        for reader in readers:
+            reader.join()
+        assert not problems
+        assert [list(dict.fromkeys(values)) for values in seen] == [[b"0", b"1", b"2"]] * 4
+
+
+def test_a_server_that_stays_away_is_an_error_that_says_where_without_the_password(tmp_path, caplog):
+    url = f"redis://scott:tiger@127.0.0.1:{free_port()}/0"
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"no Redis server .* \(no connection\); tried for") as raised:
+        open_redis(url, patience=2.5)
+    assert 2.5 <= time.monotonic() - began < 6
+    assert "waiting for" in caplog.text
+    for text in (str(raised.value), repr(raised.value), caplog.text):
+        assert "tiger" not in text and "scott" not in text
+
+
+class Cutter:
+    """Passes bytes to a port and back, and cuts a connection before some answers; every request arrives."""
+
+    def __init__(self, port: int, seed: int):
+        self.to, self.dice, self.cuts = port, random.Random(seed), 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.is_cutting = False
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                ours, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.carry, args=(ours,), daemon=True).start()
+
+    def carry(self, ours: socket.socket) -> None:
+        with ours, socket.create_connection(("127.0.0.1", self.to)) as theirs:
+            try:
+                while data := ours.recv(1 << 20):
+                    theirs.sendall(data)
+                    answer = theirs.recv(1 << 20)
+                    if self.is_cutting and self.dice.random() < 0.2:
+                        self.cuts += 1
+                        return
+                    ours.sendall(answer)
+            except OSError:
+                return
+
+
+def test_a_write_whose_answer_is_lost_is_done_once(server):
+    """A counter by compare-and-set over a line that is cut before a fifth of the answers: no count twice, none lost, no false conflict."""
+    cutter = Cutter(server.port, 7)
+    with cutter.listener, open_redis(f"redis://127.0.0.1:{cutter.port}/0") as store:
+        cutter.is_cutting = True
+        for number in range(150):
+            store.write([(b"n", b"%d" % (number + 1)), (b"k%d" % number, b"")], expect={b"n": b"%d" % number if number else None})
+        cutter.is_cutting = False
+        assert store.get([b"n"]) == [b"150"]
+        assert store.stat().entries == 151
+    assert cutter.cuts > 20
+
+
+def test_a_call_that_is_interrupted_leaves_no_answer_for_the_next(server, monkeypatch):
+    """Ctrl-C between question and answer: the next question gets its own answer."""
+    with open_redis(server.url()) as store:
+        store.write([(b"a", b"1"), (b"b", b"2")])
+        connection = store.server._connection()
+        plain = connection.read_response
+        monkeypatch.setattr(connection, "read_response", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.get([b"a"])
+        monkeypatch.setattr(connection, "read_response", plain)
+        assert store.get([b"b"]) == [b"2"]
+
+
+# Another server
+
+
+@pytest.fixture
+def pair(tmp_path) -> Iterator[tuple[RedisProcess, RedisProcess]]:
+    """A master and its replica, in step."""
+    with RedisProcess(folder(tmp_path, "master")) as master:
+        with RedisProcess(folder(tmp_path, "replica"), "--replicaof", "127.0.0.1", str(master.port)) as replica:
+            until = time.monotonic() + 20
+            while replica.command("INFO", "replication")["master_link_status"] != "up":
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            yield master, replica
+
+
+def test_a_replica_is_passed_over_and_takes_over_when_it_is_promoted(pair):
+    master, replica = pair
+    url = f"redis://127.0.0.1:{replica.port},127.0.0.1:{master.port}/0"
+    with open_redis(url) as store:
+        store.write([(b"a", b"1")])
+        assert master.command("WAIT", "1", "5000") == 1
+        assert store.scan(b"") == [(b"a", b"1")]
+        master.kill()
+        threading.Timer(0.5, lambda: replica.command("REPLICAOF", "NO", "ONE")).start()
+        store.write([(b"b", b"2")], expect={b"a": b"1"})
+        assert store.scan(b"") == [(b"a", b"1"), (b"b", b"2")]
+
+
+def test_work_of_many_writes_does_not_go_on_behind_a_server_that_was_replaced(server):
+    """A restarted server may lack what it had confirmed: the run is told, and the next begins from what is there."""
+    with open_redis(server.url()) as store:
+        with pytest.raises(StoreError, match="restarted or replaced in the middle"), store.bulk():
+            store.write([(b"a", b"1")])
+            server.kill()
+            server.start()
+            store.write([(b"b", b"1")])
+        assert store.get([b"a", b"b"]) == [b"1", None]
+        with store.bulk():
+            store.write([(b"b", b"1")])
+        assert store.get([b"b"]) == [b"1"]
+
+
+def test_a_cluster_is_asked_at_the_node_that_has_the_slot(tmp_path):
+    """Two nodes, all slots at the second, the URL names the first; then the slots move there."""
+    options = ("--cluster-enabled", "yes")
+    with RedisProcess(folder(tmp_path, "a"), *options) as first, RedisProcess(folder(tmp_path, "b"), *options) as second:
+        first.command("CLUSTER", "MEET", "127.0.0.1", str(second.port))
+        second.command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
+        until = time.monotonic() + 30
+        while b"cluster_state:ok" not in first.command("CLUSTER", "INFO"):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        with open_redis(first.url()) as store:
+            store.write([(b"%d" % number, b"x") for number in range(100)], expect={b"5": None})
+            store.write([], deletes=[b"5", b"6"])
+            assert [key for key, _ in store.scan(b"", limit=3)] == [b"0", b"1", b"10"]
+            assert store.get([b"5", b"7"]) == [None, b"x"]
+            assert store.delete_prefix(b"") == 98
+        assert (first.command("DBSIZE"), second.command("DBSIZE")) == (0, 1)  # what the writer leaves for a day
+
+
+# Refused
+
+
+def test_a_full_server_says_so_and_stores_nothing_in_part(tmp_path):
+    with RedisProcess(tmp_path, "--maxmemory", "4mb") as server, open_redis(server.url()) as store:
+        with pytest.raises(StoreError, match="memory is full; nothing of this write was stored"):
+            for number in range(100):
+                store.write([(b"%d/%d" % (number, key), b"x" * 10_000) for key in range(20)])
+        for number in range(100):
+            assert len(store.scan(b"%d/" % number)) in (0, 20)
+        store.delete_prefix(b"0/")
+        store.write([(b"small", b"1")])
+        assert store.get([b"small"]) == [b"1"]
+
+
+def test_a_server_that_drops_keys_when_memory_is_short_holds_no_store(tmp_path):
+    with RedisProcess(tmp_path, "--maxmemory-policy", "allkeys-lru") as server, pytest.raises(StoreError, match="allkeys-lru"):
+        open_redis(server.url())
+
+
+def test_a_wrong_password_is_told_at_once_and_not_shown(tmp_path):
+    with RedisProcess(tmp_path, "--requirepass", "tiger") as server:
+        with open_redis(f"redis://:tiger@127.0.0.1:{server.port}/0") as store:
+            store.write([(b"a", b"1")])
+        for url in (f"redis://:lion@127.0.0.1:{server.port}/0", f"redis://127.0.0.1:{server.port}/0"):
+            with pytest.raises(StoreError, match="does not let us in") as raised:
+                open_redis(url)
+            assert "lion" not in str(raised.value) and raised.value.__cause__ is None and raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://:tiger@h",
+        "redis://:tiger@h:port/0",
+        "redis://:tiger@h/x?",
+        "redis://:tiger@h/0?color=red",
+        "redis://u:tiger@h/0?namespace={a}",
+    ],
+)
+def test_what_is_no_url_is_told_without_its_password(url):
+    with pytest.raises(UsageError) as raised:
+        RedisUrl(url)
+    assert "tiger" not in str(raised.value) and raised.value.__suppress_context__ | (raised.value.__context__ is None)
+
+
+def test_namespaces_of_one_server_do_not_see_each_other(server):
+    with open_redis(server.url("one")) as one, open_redis(server.url("two")) as two:
+        one.write([(b"a", b"1")])
+        two.write([(b"a", b"2")])
+        assert one.delete_prefix(b"") == 1
+        assert (one.get([b"a"]), two.get([b"a"])) == ([None], [b"2"])
+
+
+def test_a_conflict_found_by_the_server_names_what_it_found(server):
+    with open_redis(server.url()) as store:
+        store.write([(b"a", b"\xff\0"), (b"empty", b"")])
+        for expect, found in (({b"a": b"x"}, b"\xff\0"), ({b"empty": None}, b""), ({b"none": b""}, None)):
+            with pytest.raises(StoreConflict) as raised:
+                store.write([(b"a", b"2")], expect=expect)
+            assert raised.value.found == found
+
+
+# A profile's store
+
+
+def profile_of(root, online):
+    (root / "conf").mkdir(exist_ok=True)
+    (root / "conf" / "local.toml").write_text(f"[online]\n{online}\n")
+    return read_profile(root, "local")
+
+
+def test_a_profile_keeps_its_password_to_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("REDIS_PASSWORD", "tiger")
+    profile = profile_of(tmp_path, f'store = "redis"\nurl = "redis://:${{REDIS_PASSWORD}}@127.0.0.1:{free_port()}/0"')
+    assert ":tiger@" in profile.online_url and "tiger" not in repr(profile)
+
+
+def test_a_store_that_nobody_brought_is_named_with_those_that_are_here(tmp_path):
+    with pytest.raises(UsageError, match=r"store 'reddis' is not here.\n  Did you mean 'redis'\?"):
+        open_store(profile_of(tmp_path, 'store = "reddis"'))
+    with pytest.raises(UsageError, match="needs its place"):
+        open_store(profile_of(tmp_path, 'store = "redis"'))
+
+
+def test_a_store_from_outside_comes_by_its_entry_point(tmp_path, monkeypatch):
+    """A distribution on the path, with an entry point of the group, as pip installs it."""
+    site = folder(tmp_path, "site")
+    (site / "my_store.py").write_text("def open(profile):\n    return ('mine', profile.online_url)\n")
+    info = folder(site, "my_store-1.0.dist-info")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_store\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[featreg.stores]\nmine = my_store:open\n")
+    monkeypatch.syspath_prepend(str(site))
+    assert open_store(profile_of(tmp_path, 'store = "mine"\nurl = "mine://x"')) == ("mine", "mine://x")
+
+
+# The whole path
+
+
+def shop_on(server: RedisProcess, root: Path, spec: str) -> Shop:
+    """A shop whose profile `local` has its store in Redis, and `beside` the same in LMDB."""
+    shop = Shop(root, spec, f'{PROFILE}[online]\nstore = "redis"\nurl = "{server.url()}"\n')
+    (root / "conf" / "beside.toml").write_text(PROFILE)
+    return shop.applied()
+
+
+def test_any_runs_leave_the_same_bytes_in_redis_as_in_lmdb_and_answer_the_training_set(tmp_path, server):
+    """Realtime and daily, late rows, a repeated run, a rebuild, garbage: byte by byte, cell by cell, and by parity."""
+    shop = shop_on(server, tmp_path, WHOLE_SHOP)
+    with shop.open() as ours, featreg.open(tmp_path, profile="beside") as beside, open_redis(server.url()) as redis_store:
+        for step, to in enumerate((1500, 1600, 1600, 4000)):
+            if step != 2:
+                shop.put(str(step), a_few(max(0, to - 1600), to, 300, step))
+            for registry in (ours, beside):
+                registry.materialize(to=at(to), rebuild=step == 3)
+            stored = dict(redis_store.scan(b"", limit=1_000_000))
+            assert stored == shop.stored() and len(stored) > 24
+            assert difference(ours, CUSTOMERS, [at(to), at(to - 9), at(to + 200)], at(to)) is None
+            assert ours.online("model", CUSTOMERS[3], at=at(to)).status == beside.online("model", CUSTOMERS[3], at=at(to)).status
+        found = ours.parity("model")
+        assert found.is_known and found.differing == found.late == 0
+        assert [one for one in ours.doctor() if one.is_problem] == []
+        (tmp_path / "features" / "shop.py").write_text(
+            WHOLE_SHOP.replace('over("10m", "1d")', 'over("20m", "1d")').replace("n_10m", "n_20m")
+        )
+        for _ in range(2):
+            ours.apply()
+            ours.materialize(to=at(4000))
+            (tmp_path / "features" / "shop.py").write_text(WHOLE_SHOP.replace('"1d")', '"2d")').replace("n_1d", "n_2d"))
+        assert len(ours.gc(delete=True)) == 1 and ours.gc() == []
+        assert difference(ours, CUSTOMERS, [at(4000)], at(4000)) is None
+
+
+def test_a_run_cut_off_by_a_dead_server_is_finished_by_the_next(tmp_path, server):
+    shop = shop_on(server, tmp_path / "shop", REALTIME_SHOP)
+    keys = [{"customer": f"c{number}"} for number in range(6000)]
+    shop.put("one", [order(number % 50, f"c{number % 6000}", number / 8) for number in range(12_000)])
+    killed: list[int] = []
+
+    def kill(view: str, rows: int) -> None:
+        if not killed:
+            killed.append(rows)
+            server.kill()
+            server.start()
+
+    with shop.open() as registry:
+        with pytest.raises(StoreError, match="Run the same command again"):
+            registry.materialize(to=at(60), progress=kill)
+        assert registry.online("model", keys[0], at=at(60)).status["n_1d"] == "missing"
+        (receipt,) = registry.materialize(to=at(60))
+        assert killed and "interrupted" in receipt.note
+        assert difference(registry, [*keys[::100], {"customer": "nobody"}], [at(60), at(200)], at(60)) is None
+
+
+def test_a_server_that_comes_back_empty_answers_missing_and_never_an_empty_window(tmp_path, server):
+    """Nothing was saved, so nothing is materialized: that is what the vector says, until a run fills the store anew."""
+    shop = shop_on(server, tmp_path, REALTIME_SHOP)
+    shop.put("one", [order(0), order(1)])
+    with shop.open() as registry:
+        registry.materialize(to=at(10))
+        assert registry.online("model", {"customer": "ann"}, at=at(10)).values["n_1d"] == 2
+        server.command("FLUSHALL")
+        vector = registry.online("model", {"customer": "ann"}, at=at(10))
+        assert set(vector.status.values()) == {"missing"} and set(vector.values.values()) == {None}
+        registry.materialize(to=at(10))
+        assert registry.online("model", {"customer": "ann"}, at=at(10)).values["n_1d"] == 2

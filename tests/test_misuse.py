@@ -467,7 +467,7 @@ def test_a_training_set_that_does_not_fit_on_the_disk_leaves_no_half_file(shop: 
 
 def materialize_for_long(root: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    import featreg.session.materialize as steps
+    import featreg.session.key_writer as steps
 
     steps.KEYS_A_WRITE = 2
     with every_ctrl_c(), featreg.open(root) as registry:
@@ -483,6 +483,33 @@ def train_for_long(root: str) -> None:
         while True:
             spine = spine_of([{"customer": f"customer{number % 4000}"} for number in range(100_000)], at(20))
             registry.training_set("model", spine, time="as_of").write(Path(root, "out", "train.parquet"))
+
+
+def test_ctrl_c_waits_while_machine_code_is_made() -> None:
+    """It strikes within numba's lock, where an exception can end the process; it comes out behind the call, and the kernel is whole."""
+    from numba import njit
+    from numba.core import event
+
+    import featreg.algebra.flags  # noqa: F401
+
+    struck: list[str] = []
+
+    class Press(event.Listener):
+        def on_start(self, event: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+            struck.append("in the lock")
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    kernel = njit(double)
+    with event.install_listener("numba:run_pass", Press()), pytest.raises(KeyboardInterrupt):
+        kernel(3)
+    assert struck and kernel(3) == 6 and len(kernel.signatures) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def query_for_long(root: str, how: str) -> None:

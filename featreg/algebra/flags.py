@@ -4,5 +4,7 @@ Without reference counts (a kernel's arrays outlive it) and without wrappers for
 Python, a call costs what it costs in C; such a function may allocate nothing.
 """
 
+from featreg.algebra import undisturbed as _  # noqa: F401  before the first kernel is compiled or loaded
+
 INTERNAL = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 ENTRY = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}  # what Python calls

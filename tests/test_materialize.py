@@ -18,7 +18,8 @@ from featreg.compile.program import build_program
 from featreg.errors import RefusedError, UsageError
 from featreg.instants import parse_instant
 from featreg.plan.online import space_of
-from featreg.session.keys import key_prefix, meta_key
+from featreg.session.key_writer import FOLD_ROWS
+from featreg.session.keys import key_prefix, meta_key, tick_key
 from featreg.session.materialize import read_state
 from featreg.stores.lmdb import open_store
 from featreg.sweep.keep import AT_COUNTS
@@ -343,7 +344,7 @@ def test_processes_that_materialize_at_the_same_time_fold_every_row_once(tmp_pat
 
 def test_rows_that_no_window_sees_cost_no_memory(shop: Shop) -> None:
     """A key whose new rows are all out of every window: nothing to do for a group of tiles is not a lack of room."""
-    shop.put("one", [order(0, loaded=10_000 + 2 * number) for number in range(40)])
+    shop.put("one", [order(0, loaded=10_000 + number / 20) for number in range(800)])
     with shop.open() as registry:
         sizes = []
         finish = Sweeper.finish
@@ -412,7 +413,7 @@ def newest_count(view: Any, state: bytes) -> int:
 
 def test_parity_agrees_and_finds_one_corrupted_tile(shop: Shop) -> None:
     """One more in the count of one tile of one key, written into the store's bytes, is found and named."""
-    shop.put("one", a_few(0, 600, 400, 1))
+    shop.put("one", a_few(0, 600, 1600, 1))
     with shop.open() as registry:
         registry.materialize(to=at(600))
         good = registry.parity("model", sample=100)
@@ -436,7 +437,7 @@ def test_parity_agrees_and_finds_one_corrupted_tile(shop: Shop) -> None:
 
 def test_parity_calls_late_what_only_rows_that_came_late_explain_and_nothing_else(shop: Shop) -> None:
     """A file with a row from before the watermark: that customer's cells are LATE until a run takes it in; a corrupted tile is none."""
-    shop.put("one", [order(minute, customer) for minute in (0, 585) for customer in ("ann", "bob", "eve")])
+    shop.put("one", [order(minute, customer) for minute in (*range(40), 585) for customer in ("ann", "bob", "eve")])
     with shop.open() as registry:
         registry.materialize(to=at(600))
         shop.put("two", [order(595, "ann"), order(612, "bob")])  # bob's comes after the watermark: nobody knows it as of then
@@ -447,7 +448,7 @@ def test_parity_calls_late_what_only_rows_that_came_late_explain_and_nothing_els
         assert not set(found.late_by_feature) & {"shops_1d", "last_shop"} and found.late == sum(found.late_by_feature.values())
         assert all(one.is_late and one.key["customer"] == "ann" for one in found.examples)
         (count,) = [one for one in found.examples if one.feature == "n_1d"]
-        assert (count.online, count.offline) == (2, 3)
+        assert (count.online, count.offline) == (41, 42)
         assert f"{found.late} are late" in str(found)
 
         view = registry.applied().compiled.views["recent"]
@@ -485,11 +486,24 @@ def test_parity_of_an_empty_store_is_an_error_that_says_to_materialize(shop: Sho
 
 
 def test_the_store_of_a_view_begins_with_its_space(shop: Shop) -> None:
-    """What belongs to a view is under two prefixes, so that forgetting it leaves the others whole."""
+    """What belongs to a view is under its space's names, so that forgetting it leaves the others whole."""
     shop.put("one", [order(0)])
     with shop.open() as registry:
         registry.materialize(to=at(10))
         space = space_of(registry.applied().compiled.views["recent"])
     stored = shop.stored()
     assert meta_key(space) in stored
-    assert all(name == meta_key(space) or name.startswith(key_prefix(space)) for name in stored)
+    assert all(name in (meta_key(space), tick_key(space)) or name.startswith(key_prefix(space)) for name in stored)
+
+
+def test_a_key_is_written_small_and_its_tiles_only_when_rows_have_gathered(shop: Shop) -> None:
+    """100 runs of one row each: a run writes the head, and one in FOLD_ROWS the tiles too; what is read is the same all along."""
+    shop.put("all", [order(20 * number, "ann", 0.1 * number, "abc"[number % 3]) for number in range(100)])
+    states = set()
+    with shop.open() as registry:
+        name = key_prefix(space_of(registry.applied().compiled.views["recent"])) + b"ann\0\0\0"
+        for number in range(100):
+            registry.materialize(to=at(20 * number + 1))
+            states.add(shop.stored().get(name))
+        assert len(states - {None}) == 100 // (FOLD_ROWS + 1)
+        assert difference(registry, [{"customer": "ann"}], around(1981), at(1981)) is None

@@ -10,7 +10,7 @@ from featreg.errors import RefusedError
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import EVENT_ROW, ScanText, scan_text
 
-STATE_FORM = 2  # raise when the words of a state change: another form is another space
+STATE_FORM = 3  # raise when the words of a state change: another form is another space
 
 
 @dataclass(frozen=True)

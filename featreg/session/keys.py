@@ -1,6 +1,7 @@
 """Where the things of a view are in the online store."""
 
 META = b"\0view"  # before what is known of each view as a whole
+STATE_RECORD, HEAD_RECORD = b"\0", b"\1"  # behind a key's name: its tiles, and its newest rows
 
 
 def meta_key(space: str) -> bytes:
@@ -11,3 +12,8 @@ def meta_key(space: str) -> bytes:
 def key_prefix(space: str) -> bytes:
     """Before every entity key of the view; behind the key b"\\0" is its state and b"\\1" its head."""
     return b"\1" + bytes.fromhex(space)[:8]
+
+
+def tick_key(space: str) -> bytes:
+    """How many times keys of the view were written."""
+    return b"\0tick" + bytes.fromhex(space)[:16]

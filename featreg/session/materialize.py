@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,18 +25,15 @@ from featreg.errors import DataError, RefusedError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState, check_files, plan_run, space_of
 from featreg.plan.scan_sql import TOO_FINE
-from featreg.session.keys import key_prefix, meta_key
+from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
+from featreg.session.keys import key_prefix, meta_key, tick_key
 from featreg.session.profile import Profile
 from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
-from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store, StoreConflict
-from featreg.sweep.kept import KeptSweeper, head_bytes, joined, rows_together, state_of, take_rows
-from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, chunks, first_border, key_borders
+from featreg.sweep.stream import BATCH_ROWS
 from featreg.sweep.warm import WRITE, compile_for
 
-KEYS_A_WRITE = 2048
-_SLOW = 0.06  # seconds of a write from which the next one is made smaller
 _MOST_LOOKS = 100  # how often a run looks again because another process was at the same view
 _SETTLED = 2_000_000_000  # nanoseconds after which a file system gives a change another time
 _CLEARING = {"clear": True}  # stands where a begun run stands, until the last key of the view is gone
@@ -148,9 +144,9 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
     else:
         mark = _stored(replace(state, begun={"run": run, "to": to, "s": s, "files": run_files, "name": uuid.uuid4().hex}))
         store.write([(meta, mark)], expect={meta: found})
-    writer = _Writer(store, space, view, program, s, run, state.watermark, mark)
+    writer = KeyWriter(store, space, view, program, s, run, {meta: mark}, state.watermark)
     with store.bulk():
-        for batch in _whole_keys(chain(first, batches), len(scan.keys), writer):
+        for batch in whole_keys(chain(first, batches), len(scan.keys)):
             writer.write(batch, scan.event_is_visible)
             if progress is not None:
                 progress(view.name, batch.num_rows)
@@ -184,7 +180,7 @@ def clear_space(store: Store, space: str) -> None:
     store.write([(meta, mark)])
     while page := store.scan(prefix, limit=KEYS_A_WRITE):
         store.write([], [key for key, _ in page], expect={meta: mark})
-    store.write([], [meta], expect={meta: mark})
+    store.write([], [meta, tick_key(space)], expect={meta: mark})
 
 
 def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, known: Mapping[str, list]) -> dict[str, list]:
@@ -218,127 +214,3 @@ def _refuse_rejected(
     if rejected > source.max_rejected:
         raise RejectedRowsError(source.name, rejected, source.max_rejected, tuple(examples[:3]))
     return tuple(examples[:3])
-
-
-def _whole_keys(batches: Iterator[pa.RecordBatch], n_keys: int, writer: "_Writer") -> Iterator[pa.RecordBatch]:
-    """Cut the stream where a key ends; memory is bounded by a batch and the rows of one key."""
-    kept: list[pa.RecordBatch] = []
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        cut = _last_border(batch, n_keys)
-        if kept and (cut > 0 or not _same_key(kept[-1], batch, n_keys)):
-            if cut == 0:
-                yield _one(kept)
-                kept = []
-            else:
-                first = first_border(batch, n_keys) if _same_key(kept[-1], batch, n_keys) else 0
-                yield _one([*kept, batch.slice(0, first)])
-                kept = []
-                if cut > first:
-                    yield batch.slice(first, cut - first)
-                kept = [batch.slice(cut)]
-                continue
-        elif cut > 0:
-            yield batch.slice(0, cut)
-        kept.append(batch.slice(cut))
-    if kept:
-        yield _one(kept)
-
-
-def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.concat_batches([batch for batch in batches if batch.num_rows]) if len(batches) > 1 else batches[0]
-
-
-def _last_border(batch: pa.RecordBatch, n_keys: int) -> int:
-    borders = key_borders(batch, n_keys)
-    return int(borders[-1]) if len(borders) else 0
-
-
-def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> bool:
-    return all(before.column(i)[before.num_rows - 1].as_py() == after.column(i)[0].as_py() for i in range(n_keys))
-
-
-class _Writer:
-    """Fold rows of whole keys into the store."""
-
-    def __init__(
-        self, store: Store, space: str, view: CompiledView, program: SweepProgram, s: int, run: int, watermark: int | None, mark: bytes
-    ):
-        self.store, self.prefix, self.s, self.run = store, key_prefix(space), s, run
-        self.expect = {meta_key(space): mark}
-        self.watermark = watermark
-        self.key_types = tuple(kind for _, kind in view.key)
-        self.input_types = tuple(item.type for item in program.inputs)
-        self.encode = key_encoder(self.key_types)
-        self.sweeper = KeptSweeper(program)
-        self.tally = Tally()
-        self.rows = self.keys = self.late_rows = self.bytes = 0
-        self.keys_a_write = KEYS_A_WRITE
-
-    def write(self, batch: pa.RecordBatch, event_is_visible: bool) -> None:
-        """Bring a batch of whole keys, some keys a transaction."""
-        layout = Layout(self.key_types, self.input_types, event_is_visible)
-        for chunk, _, rows in chunks([batch], layout, self.tally):
-            firsts = np.flatnonzero(np.diff(chunk.key_index, prepend=-1))
-            parts = [_plain_parts(rows.column(i).take(pa.array(firsts))) for i in range(len(self.key_types))]
-            encoded = [self.encode(key) for key in zip(*parts)] if parts else [b""] * len(firsts)
-            begin = 0
-            while begin < len(encoded):
-                end = min(begin + self.keys_a_write, len(encoded))
-                low = firsts[begin]
-                high = firsts[end] if end < len(firsts) else len(chunk.key_index)
-                some = take_rows(chunk, np.arange(low, high))
-                some.key_index[:] -= begin
-                seconds = self._write_keys(encoded[begin:end], some)
-                if seconds > _SLOW:
-                    self.keys_a_write = max(64, self.keys_a_write // 2)
-                begin = end
-
-    def _write_keys(self, keys: list[bytes], chunk) -> float:
-        names = [self.prefix + key for key in keys]
-        found = self.store.get([name + suffix for name in names for suffix in (b"\0", b"\1")])
-        states, heads = found[::2], found[1::2]
-        done = np.array([blob is not None and state_of(blob)[1] == self.run for blob in states])
-        if done.any():
-            kept = np.flatnonzero(~done)
-            number = np.cumsum(~done) - 1
-            rows = np.flatnonzero(~done[chunk.key_index])
-            chunk = take_rows(chunk, rows)
-            chunk.key_index[:] = number[chunk.key_index]
-            names = [names[i] for i in kept]
-            states, heads = [states[i] for i in kept], [heads[i] for i in kept]
-        count = len(names)
-        if count == 0:
-            return 0.0
-        words, starts = joined(states)
-        head_words, head_starts = joined(heads)
-        self.rows += len(chunk.key_index)
-        if self.watermark is not None:
-            self.late_rows += int(np.count_nonzero(chunk.instant < self.watermark))
-        every = rows_together(self.sweeper.old_rows(head_words, head_starts), chunk)
-        folded = np.flatnonzero(every.instant < self.s)
-        waiting = np.flatnonzero(every.instant >= self.s)
-        self.sweeper.bring(words, starts, take_rows(every, folded), count)
-        state_bytes, state_ends = self.sweeper.dump(count, self.s, self.run)
-        head, head_ends = head_bytes(every, waiting, count)
-        puts, deletes, low, head_low = [], [], 0, 0
-        for i, name in enumerate(names):
-            high, head_high = 8 * int(state_ends[i]), 8 * int(head_ends[i])
-            puts.append((name + b"\0", bytes(state_bytes[low:high])))
-            if head_high > head_low:
-                puts.append((name + b"\1", bytes(head[head_low:head_high])))
-            elif heads[i] is not None:
-                deletes.append(name + b"\1")
-            low, head_low = high, head_high
-        self.keys += count
-        self.bytes += low + head_low
-        return self.store.write(puts, deletes, self.expect)
-
-
-def _plain_parts(array: pa.Array) -> list:
-    """Key parts as the codec takes them: dates as days, instants as microseconds."""
-    if pa.types.is_date32(array.type):
-        array = array.cast(pa.int32())
-    return array.to_pylist()
-

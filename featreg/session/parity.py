@@ -13,6 +13,7 @@ from featreg.compile import CompiledSet
 from featreg.errors import UsageError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState
+from featreg.session.keys import HEAD_RECORD
 from featreg.session.sources import SourceFinder
 from featreg.session.tables import key_type
 from featreg.session.training_set import check_spine, fill
@@ -183,7 +184,7 @@ def _sampled(set_reader: Any, store: Any, compiled: CompiledSet, sample: int, di
 def _names(store: Any, prefix: bytes, sample: int, dice: random.Random) -> list[bytes]:
     """Some keys under a prefix, spread over it: a page from each of many random places."""
     first = store.scan(prefix, limit=4 * sample)
-    names = [name for name, _ in first if name.endswith(b"\0")]
+    names = [name for name, _ in first if name.endswith(HEAD_RECORD)]
     if len(first) < 4 * sample:
         return dice.sample(names, min(sample, len(names)))
     found = set(names[: sample // 8])
@@ -194,7 +195,7 @@ def _names(store: Any, prefix: bytes, sample: int, dice: random.Random) -> list[
         if len(found) >= sample:
             break
         start = dice.randint(low_number, high_number).to_bytes(width, "big")
-        found |= {name for name, _ in store.scan(prefix, start, limit=4) if name.endswith(b"\0")}
+        found |= {name for name, _ in store.scan(prefix, start, limit=4) if name.endswith(HEAD_RECORD)}
     return sorted(found)[:sample]
 
 

@@ -1,6 +1,6 @@
 """Keep the newest rows of a key as they are: those that are not folded yet.
 
-A head is int64 words: rows n, bytes of TEXT, then visible instants, event times, and
+A head is int64 words: rows n, bytes of TEXT, the RUN that wrote it, then visible instants, event times, and
 for each input n words and n validities; the text behind.  Texts are relative to it.
 """
 
@@ -9,7 +9,16 @@ from numba import njit
 
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT
 
-HEAD_ROWS, HEAD_TEXT, HEAD_VALUES = range(3)
+HEAD_ROWS, HEAD_TEXT, HEAD_RUN, HEAD_VALUES = range(4)
+NO_RUN = -1
+
+
+def head_runs(heads: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The run that wrote each of m heads, key k's at `heads[starts[k]:starts[k + 1]]`; NO_RUN where there is none."""
+    known = starts[1:] > starts[:-1]
+    runs = np.full(len(known), NO_RUN, np.int64)
+    runs[known] = heads[starts[:-1][known] + HEAD_RUN]
+    return runs
 
 
 @njit(cache=True, nogil=True)
@@ -50,17 +59,14 @@ def lay_out_rows(heads, starts, cutoffs, chunk):
 
 
 @njit(cache=True, nogil=True)
-def pack_heads(key_index, order, keys, chunk, out, ends):
-    """Write the heads of all keys from rows `order` (sorted by key) of the chunk; returns False when `out` is too small."""
+def pack_heads(key_index, order, keys, run, chunk, out, ends):
+    """Write the heads of all keys from rows `order` (sorted by key) of the chunk, some of no row; False when `out` is too small."""
     n_inputs, place, to = chunk.inputs.shape[0], np.int64(0), np.int64(0)
     for k in range(keys):
         first = place
         while place < order.shape[0] and key_index[order[place]] == k:
             place += 1
         n = place - first
-        ends[k] = to
-        if n == 0:
-            continue
         if to + HEAD_VALUES + 2 * n * (1 + n_inputs) > out.shape[0]:
             return False
         text_at = to + HEAD_VALUES + 2 * n * (1 + n_inputs)
@@ -83,7 +89,7 @@ def pack_heads(key_index, order, keys, chunk, out, ends):
                     used += length
                 out[at] = word if there else 0
                 out[at + n] = there
-        out[to + HEAD_ROWS], out[to + HEAD_TEXT] = n, used
+        out[to + HEAD_ROWS], out[to + HEAD_TEXT], out[to + HEAD_RUN] = n, used, run
         padding = (8 - used % 8) % 8
         for j in range(padding):
             texts[8 * text_at + used + j] = 0

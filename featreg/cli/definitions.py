@@ -285,6 +285,7 @@ _ORDER = (
         "source",
         "event_time",
         "available",
+        "stream",
         "tie_break",
         "freshness",
         "views",

@@ -135,7 +135,7 @@ def _render_head(console: "Console", it: "ViewExplanation") -> None:
         f"[bold]{escape(it.view)}[/bold]  of {escape(keys)}, from {escape(it.source)}, {it.freshness}  [dim]id {it.id[:12]}[/dim]",
         soft_wrap=True,
     )
-    known = f"event time {it.event_time}, readable {it.available}"
+    known = f"event time {it.event_time}, readable {it.available}" + (f"; {it.stream}" if it.stream else "")
     where = f"; rows where {it.where}" if it.where else ""
     console.print(f"[dim]{escape(known + where)}[/dim]", soft_wrap=True)
     if not it.located:

@@ -100,6 +100,7 @@ def _head(kind: str, model: Any, definitions: "Definitions") -> dict[str, Any]:
 
 
 def _source(source: "EventSource", used_by: list[str], definitions: "Definitions") -> dict[str, Any]:
+    from featreg.compile.words import stream_text
     from featreg.instants import format_duration
 
     delay = f"{format_duration(source.delay_micros)} later" if source.delay_micros else "at once"
@@ -107,6 +108,7 @@ def _source(source: "EventSource", used_by: list[str], definitions: "Definitions
         "columns": {name: str(kind) for name, kind in source.columns},
         "event_time": source.event_time,
         "available": "on arrival" if source.arrives else source.available_column or delay,
+        "stream": stream_text(source),
         "tie_break": list(source.tie_break),
         "max_rejected": source.max_rejected,
         "used_by": used_by,

@@ -1,6 +1,7 @@
 """Say parts of a definition in words, as a SQL header or a plan shows them."""
 
 from featreg.define import EventSource
+from featreg.define.source import LOG
 from featreg.instants import EXACT, Cadence, format_duration
 
 
@@ -20,6 +21,13 @@ def available_text(source: EventSource) -> str:
     if source.available_column is not None:
         return f"from {source.available_column}"
     return f"{format_duration(source.delay_micros)} after {source.event_time}" if source.delay_micros else "at once"
+
+
+def stream_text(source: EventSource) -> str:
+    """How pushed rows and files meet, in words; empty for a source that says nothing of it."""
+    if source.stream_mode is None:
+        return ""
+    return "the push log, after files" if source.stream_mode == LOG else "pushed rows until a batch covers them"
 
 
 def window_text(window: int | None) -> str:

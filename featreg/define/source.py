@@ -17,12 +17,14 @@ from featreg.define.model import (
     read_columns,
     read_name,
     read_texts,
+    shown_name,
     spellings,
 )
 from featreg.instants import parse_duration, parse_instant
 from featreg.vocabulary import DataType
 
 ARRIVAL = "arrival"  # `available="arrival"`: a row is available when it reaches featreg
+LOG, UNTIL_BATCH = STREAMS = "log", "until_batch"
 _INSTANT_NAMES = ("TIMESTAMP", "DATE")
 
 
@@ -70,6 +72,8 @@ class EventSource(Model):
     after the event time, or "arrival"; None is at once.
     tie_break: columns that order rows of one instant.
     max_rejected: more rejected rows than this fail a scan.
+    stream: how pushed rows and files meet.  "log": what was pushed is the truth, and files count only before its
+    first row.  "until_batch": a pushed row counts until a materialize covers its instant; then the files' rows do.
     """
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("name",)
@@ -127,7 +131,7 @@ class EventSource(Model):
 
     @model_validator(mode="after")
     def _check_columns(self) -> "EventSource":
-        faults = self._instant_faults("event_time", self.event_time)
+        faults = self._instant_faults("event_time", self.event_time) + self._stream_faults()
         if isinstance(self.available, str) and not self.arrives:
             faults += self._instant_faults("available", self.available)
         declared = self.types
@@ -148,6 +152,11 @@ class EventSource(Model):
         return self.available == ARRIVAL and ARRIVAL not in self.types
 
     @property
+    def stream_mode(self) -> str | None:
+        """How pushed rows and files meet; the push log is the only witness of arrivals, so there it is the truth."""
+        return LOG if self.arrives else self.stream
+
+    @property
     def available_column(self) -> str | None:
         return self.available if isinstance(self.available, str) and not self.arrives else None
 
@@ -155,6 +164,15 @@ class EventSource(Model):
     def delay_micros(self) -> int:
         """The constant delay after the event time; 0 when none is declared."""
         return self.available.micros if isinstance(self.available, Delay) else 0
+
+    def _stream_faults(self) -> list[Fault]:
+        if self.stream is not None and self.stream not in STREAMS:
+            hint = nearest(self.stream, STREAMS, "It is one of")
+            return [Fault(f"stream='{shown_name(self.stream)}' says nothing of how pushed rows and files meet.", part="stream", hint=hint)]
+        if self.stream == UNTIL_BATCH and self.arrives:
+            hint = 'Declare stream="log", or name the column that says when a row could first be read.'
+            return [Fault('stream="until_batch" gives way to files, and files do not say when their rows arrived.', hint=hint)]
+        return []
 
     def _instant_faults(self, argument: str, column: str) -> list[Fault]:
         declared = self.types.get(column)

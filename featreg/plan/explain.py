@@ -13,7 +13,7 @@ from featreg.algebra.table import AGGREGATIONS
 from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledFeature, CompiledSet, CompiledView, Input, Lookup
 from featreg.compile.program import FROM_EVENT_TIME, FROM_VISIBLE, Slot, SweepProgram, build_program
-from featreg.compile.words import available_text, freshness_text
+from featreg.compile.words import available_text, freshness_text, stream_text
 from featreg.define import Aggregate, Derived, EventSource
 from featreg.expressions import meaning
 from featreg.instants import DAY, EXACT, HOUR, MINUTE, SECOND, format_duration, window_start
@@ -135,6 +135,7 @@ class ViewExplanation:
     where: str
     event_time: str
     available: str
+    stream: str
     freshness: str
     scan_sql: str
     features: tuple[FeatureLine, ...]
@@ -198,6 +199,7 @@ def explain_view(
         where=definition.where or "",
         event_time=source.event_time,
         available=available_text(source),
+        stream=stream_text(source),
         freshness=freshness_text(view.cadence),
         scan_sql=scan_text(view, program, rows, None, None).sql,
         features=tuple(_feature_line(f, specs[f.name], program) for f in features if f.aggregation),

@@ -1,6 +1,9 @@
 """Rows of a source as an engine finds them: what an engine tells and a scan is spelled over."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+ARRIVED = "featreg arrived at"  # the column of a push log that says when featreg got a row; no declared name has blanks
 
 
 @dataclass(frozen=True)
@@ -8,11 +11,24 @@ class Relation:
     """The text after FROM, and the columns that are there with their DuckDB types.
 
     loose: the file carries no types (CSV, JSON), so every text is tried as the declared type.
+    since, before: only rows visible in `[since, before)` are the source's, UTC microseconds; None is without bound.
+    beside: other rows of the same source, such as those that were pushed.
     """
 
     text: str
     columns: tuple[tuple[str, str], ...]
     loose: bool = False
+    since: int | None = None
+    before: int | None = None
+    beside: "Relation | None" = None
+
+    @property
+    def parts(self) -> "Iterator[Relation]":
+        """This and what is beside it."""
+        part: Relation | None = self
+        while part is not None:
+            yield part
+            part = part.beside
 
 
 def quote(name: str) -> str:

@@ -13,7 +13,7 @@ from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.errors import DataError, did_you_mean
 from featreg.expressions import clean_double, duckdb_overflow, duckdb_text
-from featreg.plan.relation import Relation, quote
+from featreg.plan.relation import ARRIVED, Relation, quote
 from featreg.vocabulary import DataType
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -138,17 +138,33 @@ def scan_text(
     before: int | None = None,
     since: int | None = None,
 ) -> ScanText:
-    """Spell the scan of the rows that `program` needs.
+    """Spell the scan of the rows that `program` needs, of the relation and of what is beside it.
 
     earliest: event times before it are in no window · before: visible instants from it on are not seen ·
     since: visible instants before it are not read, and rejected rows are left out: an earlier run counted them.
     """
     source = view.scan.source
+    event_is_visible = not any(_visible_is_apart(source, part) for part in relation.parts)
+    parts = [_part(view, program, part, event_is_visible, earliest, _least(before, part.before), since) for part in relation.parts]
+    keys, inputs = tuple(f"k{i}" for i in range(len(view.scan.keys))), tuple(f"i{n}" for n in range(len(program.inputs)))
+    return ScanText(" UNION ALL ".join(sql for sql, _ in parts), keys, inputs, event_is_visible, " UNION ALL ".join(told for _, told in parts))
+
+
+def _part(
+    view: CompiledView,
+    program: SweepProgram,
+    relation: Relation,
+    event_is_visible: bool,
+    earliest: int | None,
+    before: int | None,
+    since: int | None,
+) -> tuple[str, str]:
+    """The scan of one relation, and of the first of its rows that are rejected, as they stand there."""
+    source = view.scan.source
     read = read_columns(source, relation)
     place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
     event = place[source.event_time]
-    checks = [f"{event} IS NULL", f"NOT isfinite({event})", f"abs(epoch_us({event}::TIMESTAMP)) > {LATEST}"]
-    checks += [f"m{place[name]}" for name, column in read.items() if column.misfit is not None]
+    checks = [check for _, check in contract_checks(source, read)]
     filter_text = duckdb_text(view.scan.where, place.__getitem__) if view.scan.where is not None else None
     inputs, overflows = _inputs(program.inputs, place)
     if view.scan.where is not None:
@@ -159,29 +175,27 @@ def scan_text(
     rejected = " OR ".join(f"coalesce({check}, FALSE)" for check in checks)
     too_fine = " OR ".join(f"coalesce({name}, FALSE)" for name in fine)
     verdict = f"CASE WHEN {too_fine} THEN {TOO_FINE} WHEN {rejected} THEN {REJECTED} ELSE {GOOD} END" if fine else f"({rejected})"
-    visible = _visible(source, place, event)
-    columns = [f"{read[name].text} AS {place[name]}" for name in place]
-    columns += [f"({column.misfit}) AS m{place[name]}" for name, column in read.items() if column.misfit is not None]
-    columns += [f"({column.too_fine}) AS f{place[name]}" for name, column in read.items() if column.too_fine is not None]
+    arrived = _arrived(source, relation)
+    visible = _visible(source, place, event, arrived)
+    columns = read_list(source, read) + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
     base = f"SELECT {', '.join(columns)} FROM {relation.text}"
-    keys = tuple(f"k{i}" for i in range(len(view.scan.keys)))
     there = [filter_text and f"({filter_text})", *(f"{place[column]} IS NOT NULL" for column, _ in view.scan.keys)]
     bounds = []
     if earliest is not None:
         bounds.append(f"({event} >= {_instant(earliest)} OR {event} IS NULL OR NOT isfinite({event}))")
     if since is not None:  # plain comparisons, by which the engine leaves out whole row groups
-        available = "" if source.available_column is None else f" OR {place[source.available_column]} >= {_instant(since)}"
-        bounds.append(f"({event} >= {_instant(since - source.delay_micros)}{available})")
+        available = arrived or (place[source.available_column] if source.available_column is not None else None)
+        later = f" OR {available} >= {_instant(since)}" if available else ""
+        bounds.append(f"({event} >= {_instant(since - source.delay_micros)}{later})")
     if before is not None:
         there.append(f"{visible} < {before}")
-    if since is not None:
-        there.append(f"{visible} >= {since}")
+    if (first := _most(since, relation.since)) is not None:
+        there.append(f"{visible} >= {first}")
     kept = " AND ".join(filter(None, there)) or "TRUE"
     bounded = f" WHERE {' AND '.join(bounds)}" if bounds else ""
     judged = f"SELECT *, {verdict} AS bad FROM ({base}){bounded}"
-    lifted = [f"{_key(place[column], kind)} AS {key}" for key, (column, kind) in zip(keys, view.scan.keys)]
+    lifted = [f"{_key(place[column], kind)} AS k{i}" for i, (column, kind) in enumerate(view.scan.keys)]
     lifted += [f"{visible} AS v"]
-    event_is_visible = visible == f"epoch_us({event})"
     if not event_is_visible:
         lifted.append(f"{_micros(event, source.types[source.event_time])} AS e")
     lifted += ["bad::UTINYINT AS bad", *(f"{text} AS i{n}" for n, text in enumerate(inputs))]
@@ -193,9 +207,40 @@ def scan_text(
     shown = ", ".join(f"{quote(name)} := x{place[name]}" for name in place)
     base_with_raw = f"SELECT {', '.join(columns)}{raw} FROM {relation.text}"
     examples = (
-        f"SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE {is_bad} LIMIT 3"
+        f"(SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE {is_bad} LIMIT 3)"
     )
-    return ScanText(sql, keys, tuple(f"i{n}" for n in range(len(inputs))), event_is_visible, examples)
+    return sql, examples
+
+
+def read_list(source: EventSource, read: Mapping[str, SourceColumn]) -> list[str]:
+    """What a SELECT lists to read the declared columns, c0.. in order: values, then the marks that `contract_checks` looks at."""
+    place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
+    columns = [f"{read[name].text} AS {place[name]}" for name in place]
+    columns += [f"({column.misfit}) AS m{place[name]}" for name, column in read.items() if column.misfit is not None]
+    return columns + [f"({column.too_fine}) AS f{place[name]}" for name, column in read.items() if column.too_fine is not None]
+
+
+def contract_checks(source: EventSource, read: Mapping[str, SourceColumn]) -> list[tuple[str, str]]:
+    """(what is wrong, the condition) for all that keeps a row from being a fact: scans and pushes reject by the same ones."""
+    place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
+    event, name = place[source.event_time], source.event_time
+    checks = [
+        (f"{name} is NULL", f"{event} IS NULL"),
+        (f"{name} is infinite", f"NOT isfinite({event})"),
+        (f"{name} is beyond all calendars", f"abs(epoch_us({event}::TIMESTAMP)) > {LATEST}"),
+    ]
+    types = source.types
+    return checks + [
+        (f"{name} does not fit {types[name]}", f"m{place[name]}") for name, column in read.items() if column.misfit is not None
+    ]
+
+
+def _least(first: int | None, second: int | None) -> int | None:
+    return first if second is None else second if first is None else min(first, second)
+
+
+def _most(first: int | None, second: int | None) -> int | None:
+    return first if second is None else second if first is None else max(first, second)
 
 
 def _inputs(inputs: tuple[Input, ...], place: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -222,8 +267,21 @@ def _micros(column: str, data_type: DataType) -> str:
     return f"epoch_us({column}::TIMESTAMP)" if data_type.name == "DATE" else f"epoch_us({column})"
 
 
-def _visible(source: EventSource, place: Mapping[str, str], event: str) -> str:
+def _arrived(source: EventSource, relation: Relation) -> str | None:
+    """The column that says when a pushed row arrived, in rows of a push log whose source goes by that."""
+    return "arrived" if source.arrives and any(name == ARRIVED for name, _ in relation.columns) else None
+
+
+def _visible_is_apart(source: EventSource, relation: Relation) -> bool:
+    place = {name: name for name in source.types}
+    event = source.event_time
+    return _visible(source, place, event, _arrived(source, relation)) != f"epoch_us({event})"
+
+
+def _visible(source: EventSource, place: Mapping[str, str], event: str, arrived: str | None) -> str:
     micros = _micros(event, source.types[source.event_time])
+    if arrived is not None:
+        return f"greatest({micros}, epoch_us({arrived}))"
     if source.available_column is not None:
         available = place[source.available_column]
         return f"greatest({micros}, {_micros(available, source.types[source.available_column])})"

@@ -171,6 +171,34 @@ class DuckDB:
             cursor.close()
 
 
+class Warm:
+    """A DuckDB of one thread for many small queries over tables in memory; rows without ORDER BY keep theirs.  Not for several threads."""
+
+    def __init__(self) -> None:
+        self.connection = duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False})
+        self.connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def describe(self, name: str, table: pa.Table, loose: bool = False) -> Relation:
+        """The table as a relation of that name."""
+        self._put(name, table)
+        columns = self.connection.execute(f"DESCRIBE SELECT * FROM {quote(name)}").fetchall()
+        return Relation(quote(name), tuple((column, kind) for column, kind, *_ in columns), loose)
+
+    def ask(self, sql: str, name: str, table: pa.Table) -> pa.Table:
+        """What a query gives for a table under that name.  Raises: DataError."""
+        self._put(name, table)
+        try:
+            return self.connection.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise DataError(f"a query failed: {_first_line(error)}") from None
+
+    def _put(self, name: str, table: pa.Table) -> None:
+        self.connection.register(name, table)
+
+
 @contextmanager
 def _ctrl_c_by_its_name() -> Iterator[None]:
     """What DuckDB does in the main thread may take a Ctrl-C for itself; then it fails with an error of its own that tells of it."""

@@ -22,6 +22,7 @@ _FITS_INTEGER = ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT")
 _TIMESTAMPS = ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE")
 GOOD, REJECTED, TOO_FINE = range(3)
 EVENT_ROW = "(-1 - bad)::INTEGER"  # in the column of spine rows: an event, rejected or not
+VISIBLE, VERDICT = "visible instant", "verdict"  # columns of `check_sql`, behind the declared ones
 LATEST = (1 << 62) - 1  # instants beyond are taken for infinity, so that no window's arithmetic leaves int64
 
 
@@ -68,7 +69,9 @@ def read_columns(source: EventSource, relation: Relation) -> dict[str, SourceCol
 def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColumn | None:
     wide = duckdb_type(declared)
     if loose and found == "VARCHAR" and declared.name != "VARCHAR":
-        return _tried(text, str(declared), wide)
+        column = _tried(text, str(declared), wide)
+        fine = f"regexp_matches({text}, '[.][0-9]{{6}}[0-9]*[1-9]')" if declared.name == "TIMESTAMP" else None
+        return SourceColumn(column.text, column.misfit, fine)
     match declared.name:
         case "BIGINT":
             return (
@@ -164,13 +167,9 @@ def _part(
     read = read_columns(source, relation)
     place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
     event = place[source.event_time]
-    checks = [check for _, check in contract_checks(source, read)]
     filter_text = duckdb_text(view.scan.where, place.__getitem__) if view.scan.where is not None else None
-    inputs, overflows = _inputs(program.inputs, place)
-    if view.scan.where is not None:
-        own = duckdb_overflow(view.scan.where, place.__getitem__)
-        overflows = [f"({filter_text}) AND {overflow}" for overflow in overflows] + ([own] if own else [])
-    checks += overflows
+    inputs, _ = _inputs(program.inputs, place)
+    checks = [check for _, check in contract_checks(source, read)] + overflow_checks(view, program)
     fine = [f"f{place[name]}" for name, column in read.items() if column.too_fine is not None]
     rejected = " OR ".join(f"coalesce({check}, FALSE)" for check in checks)
     too_fine = " OR ".join(f"coalesce({name}, FALSE)" for name in fine)
@@ -212,6 +211,14 @@ def _part(
     return sql, examples
 
 
+def visible_sql(source: EventSource, relation: Relation) -> str:
+    """The visible instants `v` of the rows of a relation, whether they fit their contract or not."""
+    read, place = read_columns(source, relation), {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
+    arrived = _arrived(source, relation)
+    columns = read_list(source, read) + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
+    return f"SELECT {_visible(source, place, place[source.event_time], arrived)} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text})"
+
+
 def read_list(source: EventSource, read: Mapping[str, SourceColumn]) -> list[str]:
     """What a SELECT lists to read the declared columns, c0.. in order: values, then the marks that `contract_checks` looks at."""
     place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
@@ -224,15 +231,49 @@ def contract_checks(source: EventSource, read: Mapping[str, SourceColumn]) -> li
     """(what is wrong, the condition) for all that keeps a row from being a fact: scans and pushes reject by the same ones."""
     place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
     event, name = place[source.event_time], source.event_time
-    checks = [
+    misfits = [
+        (f"{column} does not fit {kind}", f"m{place[column]}") for column, kind in source.columns if read[column].misfit is not None
+    ]
+    return [
+        *misfits,
         (f"{name} is NULL", f"{event} IS NULL"),
         (f"{name} is infinite", f"NOT isfinite({event})"),
         (f"{name} is beyond all calendars", f"abs(epoch_us({event}::TIMESTAMP)) > {LATEST}"),
     ]
-    types = source.types
-    return checks + [
-        (f"{name} does not fit {types[name]}", f"m{place[name]}") for name, column in read.items() if column.misfit is not None
+
+
+def overflow_checks(view: CompiledView, program: SweepProgram) -> list[str]:
+    """The conditions under which an expression of a view overflows on a row that its filter keeps."""
+    place = {name: f"c{i}" for i, (name, _) in enumerate(view.scan.source.columns)}
+    _, overflows = _inputs(program.inputs, place)
+    if view.scan.where is None:
+        return overflows
+    kept, own = duckdb_text(view.scan.where, place.__getitem__), duckdb_overflow(view.scan.where, place.__getitem__)
+    return [f"({kept}) AND {overflow}" for overflow in overflows] + ([own] if own else [])
+
+
+def check_sql(source: EventSource, relation: Relation, readers: Mapping[str, tuple[CompiledView, SweepProgram]]) -> tuple[str, list[str]]:
+    """The SQL that judges rows before they are taken in, and the reasons it numbers from 1.
+
+    readers: views of the source by name; a row on which an expression of one overflows is rejected, as its scan would.
+    Its columns: the declared ones by their names, `v`, and `bad`: 0, or the number of the first reason.
+    """
+    read = read_columns(source, relation)
+    place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
+    checks = [
+        (f"{name} has digits below the microsecond", f"f{place[name]}") for name, column in read.items() if column.too_fine is not None
     ]
+    checks += contract_checks(source, read)
+    for name, (view, program) in readers.items():
+        checks += [(f"an expression of {name} is out of range", check) for check in overflow_checks(view, program)]
+    cases = " ".join(f"WHEN {check} THEN {number}" for number, (_, check) in enumerate(checks, 1))
+    columns = ", ".join(f"{place[name]} AS {quote(name)}" for name in place)
+    visible = _visible(source, place, place[source.event_time], None)
+    sql = (
+        f"SELECT {columns}, {visible} AS {quote(VISIBLE)}, CASE {cases} ELSE 0 END AS {quote(VERDICT)} "
+        f"FROM (SELECT {', '.join(read_list(source, read))} FROM {relation.text})"
+    )
+    return sql, [reason for reason, _ in checks]
 
 
 def _least(first: int | None, second: int | None) -> int | None:

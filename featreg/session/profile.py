@@ -46,6 +46,10 @@ class Profile:
         """Where this machine's events are, whoever else shares the registry."""
         return self.state / "events"
 
+    def push_path(self, source: str) -> Path:
+        """Where the rows are that were pushed to a source; beside the control log, for they are nowhere else."""
+        return self.registry_path / "push" / source
+
 
 def read_profile(root: Path, name: str) -> Profile:
     """The profile's file, or the defaults when it is `local` and there is none.

@@ -1,32 +1,90 @@
 """Find the rows of a source: in a table that was handed in, or at the location that the profile names."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from featreg.define import EventSource
+from featreg.define.source import UNTIL_BATCH
 from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import UsageError, did_you_mean
 from featreg.plan.relation import Relation
+from featreg.plan.scan_sql import visible_sql
+from featreg.registry.push_log import START, Position, PushLog
 from featreg.session.profile import Profile
 from featreg.session.tables import read_table
+from featreg.sweep.words import arrow_type
 
 
 class SourceFinder:
-    """The rows of each source, looked up once; `files` says which files were read."""
+    """The rows of each source, looked up once; `files` says which files were read, `pushed` up to where its push log was."""
 
     def __init__(self, engine: DuckDB, profile: Profile, given: Mapping[str, Any]):
         self.engine, self.profile = engine, profile
         self.given = dict(given)
         self.files: dict[str, list[str]] = {}
+        self.pushed: dict[str, Position] = {}
         self._found: dict[str, tuple[Relation, int]] = {}
+        self._logs: dict[str, tuple[Relation, int] | None] = {}
 
-    def find(self, source: EventSource) -> tuple[Relation, int]:
-        """The relation of a source and about how many rows it has."""
+    def find(self, source: EventSource, batched: int | None = None) -> tuple[Relation, int]:
+        """The relation of a source, pushed rows included, and about how many rows it has.
+
+        batched: up to where a materialize has covered the source's instants, for `stream="until_batch"`.
+        """
         name = source.name
-        if name not in self._found:
-            self._found[name] = self._given(name) if name in self.given else self._located(name)
-        return self._found[name]
+        if name in self.given:
+            if name not in self._found:
+                self._found[name] = self._given(name)
+            return self._found[name]
+        log = self.log_of(source)
+        if name not in self._found and (log is None or name in self.profile.sources):
+            self._found[name] = self._located(name)
+        located = self._found.get(name)
+        if log is None:
+            assert located is not None
+            return located
+        pushed, rows = self.pushed_rows(source, log[0], batched), log[1]
+        if located is None:
+            self.files[name] = []
+            return pushed, rows
+        return replace(self.before_the_stream(source, located[0], pushed), beside=pushed), located[1] + rows
+
+    def pushed_rows(self, source: EventSource, log: Relation, batched: int | None) -> Relation:
+        """The rows of a push log that count: where files take over, those that no batch has covered."""
+        return replace(log, since=batched) if source.stream_mode == UNTIL_BATCH else log
+
+    def before_the_stream(self, source: EventSource, files: Relation, pushed: Relation) -> Relation:
+        """The rows of files that count beside pushed ones: those before the stream's first row, and those that a batch covered."""
+        if source.stream_mode != UNTIL_BATCH:
+            return replace(files, before=PushLog(self.profile.push_path(source.name)).boundary())
+        after = "" if pushed.since is None else f" WHERE v >= {pushed.since}"
+        first = self.engine.rows(f"SELECT min(v) FROM ({visible_sql(source, pushed)}){after}")[0][0]
+        return replace(files, before=first)
+
+    def log_of(self, source: EventSource) -> tuple[Relation, int] | None:
+        """All rows that were pushed to a source, and how many; None when none were."""
+        name = source.name
+        if name not in self._logs:
+            log = PushLog(self.profile.push_path(name))
+            self._logs[name] = self.of_log(source, log, START, None)
+        return self._logs[name]
+
+    def of_log(self, source: EventSource, log: PushLog, after: Position, to: Position | None) -> tuple[Relation, int] | None:
+        """The rows of a push log between two positions, and how many; None of none."""
+        records = list(log.read(after, to))
+        if not records:
+            return None
+        self.pushed[source.name] = records[-1].position
+        table = pa.concat_tables([record.rows for record in records], promote_options="permissive")
+        there = {column.lower() for column in table.column_names}
+        for column, kind in source.columns:
+            if column.lower() not in there:  # declared since those rows were pushed
+                table = table.append_column(column, pa.nulls(table.num_rows, arrow_type(kind)))
+        return self.engine.register(f"featreg_pushed_{source.name}", table), table.num_rows
 
     def of_files(self, name: str, files: Sequence[str]) -> Relation | None:
         """The rows of some of a source's files, at its location in the profile; None of no file.  files: below the root, or absolute."""

@@ -150,7 +150,8 @@ def scan_text(
     event_is_visible = not any(_visible_is_apart(source, part) for part in relation.parts)
     parts = [_part(view, program, part, event_is_visible, earliest, _least(before, part.before), since) for part in relation.parts]
     keys, inputs = tuple(f"k{i}" for i in range(len(view.scan.keys))), tuple(f"i{n}" for n in range(len(program.inputs)))
-    return ScanText(" UNION ALL ".join(sql for sql, _ in parts), keys, inputs, event_is_visible, " UNION ALL ".join(told for _, told in parts))
+    sql, examples = (" UNION ALL ".join(texts) for texts in zip(*parts))
+    return ScanText(sql, keys, inputs, event_is_visible, examples)
 
 
 def _part(
@@ -216,7 +217,8 @@ def visible_sql(source: EventSource, relation: Relation) -> str:
     read, place = read_columns(source, relation), {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
     arrived = _arrived(source, relation)
     columns = read_list(source, read) + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
-    return f"SELECT {_visible(source, place, place[source.event_time], arrived)} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text})"
+    visible = _visible(source, place, place[source.event_time], arrived)
+    return f"SELECT {visible} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text})"
 
 
 def read_list(source: EventSource, read: Mapping[str, SourceColumn]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class PushLog:
             if path.name < after.segment or (to is not None and path.name > to.segment):
                 continue
             begin = after.end if path.name == after.segment else HEADER
-            for entry in read_segment(path, begin, lambda damage: _refuse(path, damage)):
+            for entry in read_segment(path, begin, partial(_refuse, path)):
                 if to is not None and Position(entry.segment, entry.end) > to:
                     break
                 yield _decoded(path, entry)
@@ -83,7 +84,7 @@ class PushLog:
         for path in segments_of(self.folder):
             if path.name >= after.segment:
                 begin = after.end if path.name == after.segment else HEADER
-                for entry in read_segment(path, begin, lambda damage: _refuse(path, damage)):
+                for entry in read_segment(path, begin, partial(_refuse, path)):
                     found = Position(entry.segment, entry.end)
         return found
 

@@ -94,8 +94,12 @@ def given_rows(rows: Any, source: EventSource, loose: bool = False) -> Given:
 def _only_text(table: pa.Table, source: EventSource, loose: bool) -> Given:
     """Declared columns alone, and only rows whose texts are UTF-8."""
     declared = {name.lower() for name in source.types}
-    table = table.select([name for name in table.column_names if name.lower() in declared])
-    numbers, wrong = np.arange(table.num_rows), {}
+    known = [name for name in table.column_names if name.lower() in declared]
+    if not known:
+        raise DataError(f"the rows pushed to '{source.name}' have none of its columns.\n  Declared are: {', '.join(source.types)}.")
+    table = table.select(known)
+    numbers = np.arange(table.num_rows)
+    wrong: dict[int, str] = {}
     for name, column in zip(table.column_names, table.columns):
         if pa.types.is_dictionary(column.type):
             table = table.set_column(table.column_names.index(name), name, column.cast(column.type.value_type))

@@ -21,7 +21,8 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class Profile:
     """Settings of one profile; relative paths are relative to the repository's root.
 
-    replay, stale_after: microseconds, see `[online]`.  online_url: of a store that is a server; it may hold a password.
+    replay, stale_after, push_ids: microseconds, see `[online]`.  log: the share of keys whose served vectors are logged.
+    online_url: of a store that is a server; it may hold a password.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Profile:
     duckdb: Mapping[str, object] = field(default_factory=dict)
     replay: int = parse_duration("10m")
     stale_after: int = parse_duration("10m")
+    push_ids: int = parse_duration("7d")
+    log: float = 0.0
     require_clean: bool = False
 
     @property
@@ -85,8 +88,16 @@ def read_profile(root: Path, name: str) -> Profile:
         duckdb=_table(settings, "duckdb", path.name),
         replay=parse_duration(str(online.get("replay", "10m"))),
         stale_after=parse_duration(str(online.get("stale_after", "10m"))),
+        push_ids=parse_duration(str(online.get("push_ids", "7d"))),
+        log=_share(online.get("log", 0.0), path.name),
         require_clean=bool(settings.get("require_clean", False)),
     )
+
+
+def _share(value: object, file: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise UsageError(f"conf/{file}: [online] log = {value!r} is no share of keys. Give a number from 0 to 1, such as 0.01.")
+    return float(value)
 
 
 def _table(settings: Mapping[str, object], name: str, file: str) -> dict[str, object]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader, Vector
     from featreg.session.parity import Parity
+    from featreg.session.push import Pusher, PushReceipt
     from featreg.session.training_set import TrainingSet
 
 Instant = str | int | datetime
@@ -67,6 +68,7 @@ class Registry:
         self.events = EventPlane(profile.events_path)
         self._engine: DuckDB | None = None
         self._reader: OnlineReader | None = None
+        self._pushers: dict[str, Pusher] = {}
         self._applied: dict[int, Applied] = {}
         if revision is not None:
             _ = self._at_revision  # resolve at once, so that a wrong name is an error here
@@ -82,6 +84,9 @@ class Registry:
             self._reader.close()
         if self._engine is not None:
             self._engine.close()
+        for pusher in self._pushers.values():
+            pusher.close()
+        self._pushers = {}
         self.events.close()
         self._reader = self._engine = None
 
@@ -317,7 +322,7 @@ class Registry:
         views = used.compiled.views
 
         def relation_of(view: CompiledView) -> "tuple[Relation, int]":
-            return finder.find(view.scan.source)
+            return finder.find(view.scan.source, finder.batched_until(view))
 
         table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
         asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft, "pin": pin}
@@ -390,6 +395,28 @@ class Registry:
 
             self._reader = OnlineReader(self)
         return self._reader
+
+    def push(self, source: str, rows: Any, id: str | None = None) -> "PushReceipt":
+        """Take rows of a source in as they happen.
+
+        rows: Arrow, pandas, Polars, or dicts.  They are checked against the source's contract, durable in its push log when this
+        returns, and seen by every REALTIME view of it, each from its visible instant on.
+        id: what this push is called; the same rows sent again under it are taken in once.
+        Returns what was accepted, and each rejected row with its reason.
+        Raises: UsageError, DataError when a column is missing or of another type; RefusedError for an id of other rows; StoreError.
+        """
+        return self.pusher(source).push(rows, id)
+
+    def pusher(self, source: str) -> "Pusher":
+        """What `push` works with for one source, opened on first use."""
+        if source not in self._pushers:
+            from featreg.kernels import use_cache
+
+            use_cache(self.profile.state)
+            from featreg.session.push import Pusher
+
+            self._pushers[source] = Pusher(self, source)
+        return self._pushers[source]
 
     def parity(self, name: str, *, sample: int = 1000, at: Instant | None = None, progress: Progress | None = None) -> "Parity":
         """Compare online with offline for keys of the store: the store's bytes against a fresh scan.

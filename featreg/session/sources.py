@@ -7,14 +7,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from featreg.compile import CompiledView
 from featreg.define import EventSource
 from featreg.define.source import UNTIL_BATCH
 from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import UsageError, did_you_mean
+from featreg.plan.online import space_of
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import visible_sql
 from featreg.registry.push_log import START, Position, PushLog
 from featreg.session.profile import Profile
+from featreg.session.store import has_store, open_store
 from featreg.session.tables import read_table
 from featreg.sweep.words import arrow_type
 
@@ -41,6 +44,8 @@ class SourceFinder:
                 self._found[name] = self._given(name)
             return self._found[name]
         log = self.log_of(source)
+        if log is None and source.stream_mode is not None and name not in self.profile.sources:
+            log = self._nothing(source)
         if name not in self._found and (log is None or name in self.profile.sources):
             self._found[name] = self._located(name)
         located = self._found.get(name)
@@ -53,6 +58,15 @@ class SourceFinder:
             return pushed, rows
         return replace(self.before_the_stream(source, located[0], pushed), beside=pushed), located[1] + rows
 
+    def batched_until(self, view: CompiledView) -> int | None:
+        """Up to where a materialize has covered a view whose source is streamed until it does."""
+        if view.scan.source.stream_mode != UNTIL_BATCH or not has_store(self.profile):
+            return None
+        from featreg.session.materialize import read_state
+
+        with open_store(self.profile) as store:
+            return read_state(store, space_of(view)).watermark
+
     def pushed_rows(self, source: EventSource, log: Relation, batched: int | None) -> Relation:
         """The rows of a push log that count: where files take over, those that no batch has covered."""
         return replace(log, since=batched) if source.stream_mode == UNTIL_BATCH else log
@@ -64,6 +78,10 @@ class SourceFinder:
         after = "" if pushed.since is None else f" WHERE v >= {pushed.since}"
         first = self.engine.rows(f"SELECT min(v) FROM ({visible_sql(source, pushed)}){after}")[0][0]
         return replace(files, before=first)
+
+    def _nothing(self, source: EventSource) -> tuple[Relation, int]:
+        table = pa.table({name: pa.array([], arrow_type(kind)) for name, kind in source.columns})
+        return self.engine.register(f"featreg_pushed_{source.name}", table), 0
 
     def log_of(self, source: EventSource) -> tuple[Relation, int] | None:
         """All rows that were pushed to a source, and how many; None when none were."""

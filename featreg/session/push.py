@@ -1,0 +1,192 @@
+"""Take rows in as they happen: checked, durable in the source's push log, then in every REALTIME view of the source.
+
+One push at a time is at a source, under a lease that ends with its holder.  What a kill, or another process, left in
+the log and not in a view, the next push brings first.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from featreg.compile.program import build_program
+from featreg.define import EventSource
+from featreg.engines.duckdb import Warm
+from featreg.errors import UsageError, did_you_mean
+from featreg.plan.relation import ARRIVED
+from featreg.registry.events import EventPlane
+from featreg.registry.push_log import Pushed, PushLog
+from featreg.session.contract import Checked, Checker, Rejected, given_rows, rows_id
+from featreg.session.push_ids import NEVER, Known, PushIds
+from featreg.session.store import open_store
+from featreg.stores.lease import Lease
+
+if TYPE_CHECKING:
+    from featreg.session.registry import Registry
+
+RECORD_ROWS = 10_000  # of a push, in one record of the log: what one transaction brings to the views
+_LEASE_TIMEOUT = 30.0
+_LOOK_AGAIN = 0.05  # seconds between looks at what is applied
+
+
+@dataclass(frozen=True)
+class PushReceipt:
+    """What became of a push.  rejected: rows that were not taken in, each with its reason; they are kept as dead letters.
+
+    duplicate: it had been taken in before, under the same id with the same rows, and nothing was done.
+    watermark: the newest visible instant that was pushed to the source, not beyond now; UTC microseconds.
+    """
+
+    source: str
+    id: str | None
+    accepted: int
+    rejected: tuple[Rejected, ...]
+    duplicate: bool
+    watermark: int | None
+
+
+class Pusher:
+    """Pushes to one source of an open registry.  Any thread may call it; pushes of one source go one after another."""
+
+    def __init__(self, registry: "Registry", name: str, clock: Callable[[], int] = lambda: time.time_ns() // 1000):
+        self.registry, self.name, self.clock = registry, name, clock
+        self._source()  # a wrong name is an error before anything is made
+        profile = registry.profile
+        self.folder: Path = profile.push_path(name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = PushLog(self.folder, clock)
+        self.dead_letters = EventPlane(self.folder / "rejected", fsync=True)
+        self.lease = _lease_of(self.folder / "lease", f"push to {name}")
+        self.warm, self.store = Warm(), open_store(profile)
+        self.ids = PushIds(self.store, name, profile.push_ids)
+        self.known = self.ids.known()
+        self.generation, self.looked_at = -1, 0.0
+        self._turn = threading.Lock()
+
+    def close(self) -> None:
+        self.log.close()
+        self.dead_letters.close()
+        self.warm.close()
+        self.store.close()
+
+    def push(self, rows: Any, name: str | None = None, loose: bool = False) -> PushReceipt:
+        """Take rows in; see `Registry.push`.  loose: texts stand for other types, as in CSV and JSON."""
+        if name is not None and (not isinstance(name, str) or not name):
+            raise UsageError(f"id={name!r} is no id. Give a text, the same one when the same rows are sent again.")
+        with self._turn:
+            self._follow()
+            checked = self.checker.check(given_rows(rows, self.source, loose))
+            digest = "" if name is None else rows_id(checked)
+            with self.lease.held():
+                self._catch_up()
+                begin = 0
+                if name is not None and (seen := self.ids.look(name, digest, self.clock())) is not None:
+                    if seen.parts == seen.of:
+                        return self._receipt(name, checked, duplicate=True)
+                    begin = seen.parts
+                self._keep_rejected(checked.rejected, name)
+                records = self._records(checked, name or "", digest)[begin:]
+                if records:
+                    self._bring([replace(one, position=end) for one, end in zip(records, self.log.append(records))])
+            return self._receipt(name, checked, duplicate=False)
+
+    def _source(self) -> EventSource:
+        sources = self.registry.applied().compiled.sources
+        if self.name not in sources:
+            raise UsageError(f"there is no source '{self.name}'.\n  {did_you_mean(self.name, sources, 'Applied are')}")
+        source = sources[self.name]
+        if source.stream_mode is None and self.name in self.registry.profile.sources:
+            raise UsageError(
+                f"source '{self.name}' has files, and does not say how pushed rows and files meet.\n"
+                f'  Declare stream="log" (files count up to the first pushed row) or stream="until_batch" (a pushed row counts until a '
+                f"materialize covers it)."
+            )
+        return source
+
+    def _follow(self) -> None:
+        """Know the source as it is applied now; looked up again at most every 50 ms."""
+        moment = time.monotonic()
+        if moment - self.looked_at < _LOOK_AGAIN and self.generation >= 0:
+            return
+        self.looked_at = moment
+        applied = self.registry.applied()
+        if applied.generation == self.generation:
+            return
+        self.source = self._source()
+        readers = {view.name: (view, build_program(view)) for view in applied.compiled.views.values() if view.scan.source.name == self.name}
+        self.checker = Checker(self.warm, self.source, readers)
+        self.generation = applied.generation
+
+    def _records(self, checked: Checked, name: str, digest: str) -> list[Pushed]:
+        """The good rows as records of the log, stamped where the source goes by arrival."""
+        rows, at = checked.table.num_rows, max(self.clock(), self.known.at)
+        table, visible = checked.table, checked.visible
+        if self.source.arrives:
+            visible = np.maximum(visible, at)
+            table = table.append_column(ARRIVED, pa.array(np.full(rows, at), pa.timestamp("us")))
+        cuts = range(0, rows, RECORD_ROWS)
+        return [
+            Pushed(
+                table.slice(cut, RECORD_ROWS), at, int(visible[cut : cut + RECORD_ROWS].min()), int(visible[cut : cut + RECORD_ROWS].max()),
+                name, digest, (number, len(cuts)),
+            )
+            for number, cut in enumerate(cuts)
+        ]  # fmt: skip
+
+    def _catch_up(self) -> None:
+        """Bring what stands in the log and is not known yet: another process pushed it, or was killed before it was done."""
+        self.known = self.ids.known()
+        waiting = list(self.log.read(self.known.position))
+        if waiting:
+            self._bring(waiting)
+
+    def _bring(self, records: Sequence[Pushed]) -> None:
+        """Bring records of the log to the views, in order."""
+        known = reduce(Known.after, records, self.known)
+        self.store.write(self.ids.entries(records, known))
+        self.known = known
+
+    def _keep_rejected(self, rejected: Sequence[Rejected], name: str | None) -> None:
+        for one in rejected:
+            values = {repr(key)[1:-1]: _as_json(value) for key, value in one.values.items()}
+            self.dead_letters.record("rejected", {"source": self.name, "id": name, "row": one.row, "reason": one.reason, "values": values})
+
+    def _receipt(self, name: str | None, checked: Checked, duplicate: bool) -> PushReceipt:
+        accepted = 0 if duplicate else checked.table.num_rows
+        watermark = None if self.known.newest == NEVER else self.known.newest
+        return PushReceipt(self.name, name, accepted, checked.rejected, duplicate, watermark)
+
+
+def _as_json(value: Any) -> Any:
+    """A value as a dead letter holds it: what JSON cannot hold, as Python writes it."""
+    if isinstance(value, str):
+        return value if value.isascii() or not any(0xD800 <= ord(one) < 0xE000 for one in value) else repr(value)
+    return value if value is None or isinstance(value, (bool, int)) else repr(value)
+
+
+_leases: dict[Path, Lease] = {}
+_making = threading.Lock()
+
+
+def _lease_of(path: Path, what: str) -> Lease:
+    """The lease at a path, one for this process, never closed: to close one of two would let go of both."""
+    with _making:
+        path = path.resolve()
+        if path not in _leases:
+            _leases[path] = Lease(path, what, _LEASE_TIMEOUT, lambda holder: None)
+        return _leases[path]
+
+
+def _after_fork() -> None:
+    for lease in _leases.values():
+        lease.forget_threads()
+
+
+os.register_at_fork(after_in_child=_after_fork)

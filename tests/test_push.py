@@ -1,0 +1,213 @@
+"""What is pushed is in training sets and online answers as if it had always been there, each row from its visible instant on."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import polars
+import pyarrow as pa
+import pytest
+
+import featreg
+from featreg.define import EventSource
+from featreg.define.model import SpecError
+from featreg.errors import DataError, RefusedError, UsageError
+from featreg.registry.events import EventPlane
+from tests.shop import BOTH_SET, COLUMNS, DAILY, ENTITY, ORDERS, REALTIME_SET, RECENT, Shop, at, order, order_table, spine_of
+
+LOG = ORDERS.replace('tie_break="shop",', 'tie_break="shop", stream="log",')
+UNTIL_BATCH = ORDERS.replace('tie_break="shop",', 'tie_break="shop", stream="until_batch",')
+ARRIVAL = ORDERS.replace('available="loaded_at"', 'available="arrival"')
+KEYS = [{"customer": name} for name in ("ann", "bob", "eve")]
+NO_FILES = "[online]\n"
+
+
+def shop_of(root: Path, source: str = LOG, profile: str = NO_FILES, daily: bool = False) -> Shop:
+    views = RECENT + DAILY + BOTH_SET if daily else RECENT + REALTIME_SET
+    return Shop(root, ENTITY + source + views, profile).applied()
+
+
+def trained(registry: Any, moment: datetime, **more: Any) -> list[dict]:
+    table = registry.training_set("model", spine_of(KEYS, moment), time="as_of", **more).to_arrow()
+    return table.drop_columns(["customer", "as_of"]).to_pylist()
+
+
+# What the definition says
+
+
+def test_a_source_says_how_pushed_rows_and_files_meet() -> None:
+    columns = {"at": "TIMESTAMP"}
+    assert EventSource("s", columns=columns, event_time="at").stream_mode is None
+    assert EventSource("s", columns=columns, event_time="at", available="arrival").stream_mode == "log"
+    assert EventSource("s", columns=columns, event_time="at", stream="until_batch").stream_mode == "until_batch"
+    with pytest.raises(SpecError, match=r"stream='untill_batch' .* Did you mean 'until_batch'\?"):
+        EventSource("s", columns=columns, event_time="at", stream="untill_batch")
+    with pytest.raises(SpecError, match="files do not say when their rows arrived"):
+        EventSource("s", columns=columns, event_time="at", available="arrival", stream="until_batch")
+
+
+def test_files_and_a_stream_that_does_not_say_how_they_meet_are_no_push(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, ENTITY + ORDERS + RECENT + REALTIME_SET).applied()
+    shop.put("one", [order(0)])
+    with shop.open() as registry, pytest.raises(UsageError, match=r'Declare stream="log" .* or stream="until_batch"'):
+        registry.push("orders", [order(1)])
+
+
+def test_unknown_sources_are_named_with_the_near_ones(tmp_path: Path) -> None:
+    with shop_of(tmp_path).open() as registry, pytest.raises(UsageError, match="Did you mean 'orders'"):
+        registry.push("order", [order(1)])
+
+
+# Training sets
+
+
+def test_pushed_rows_are_in_a_training_set_as_if_they_stood_in_a_file(tmp_path: Path) -> None:
+    rows = [order(n % 50, "ann" if n % 3 else "bob", float(n), loaded=n % 50 + n % 4) for n in range(60)]
+    with shop_of(tmp_path).open() as registry:
+        assert trained(registry, at(60))[0]["n_1d"] == 0, "nothing was pushed, and there is no file"
+        for begin in range(0, 60, 7):
+            assert registry.push("orders", rows[begin : begin + 7]).accepted == len(rows[begin : begin + 7])
+        for minutes in (3, 17.5, 53):
+            assert trained(registry, at(minutes)) == trained(registry, at(minutes), sources={"orders": order_table(rows)})
+        assert trained(registry, at(60))[0]["n_1d"] == 40
+
+
+def test_every_form_of_rows_is_the_same_push(tmp_path: Path) -> None:
+    table = order_table([order(1, "ann", 2.5), order(2, "bob", 3.5)])
+    for number, rows in enumerate((table, table.to_batches()[0], table.to_pandas(), polars.from_arrow(table), table.to_pylist())):
+        with shop_of(tmp_path / str(number)).open() as registry:
+            assert registry.push("orders", rows).accepted == 2
+            assert trained(registry, at(5)) == trained(registry, at(5), sources={"orders": table})
+    assert isinstance(table.to_pandas(), pandas.DataFrame)
+
+
+def test_a_row_without_a_time_of_arrival_counts_from_when_featreg_got_it(tmp_path: Path) -> None:
+    """The event is long past: before it arrived nobody could have known of it."""
+    with shop_of(tmp_path, ARRIVAL).open() as registry:
+        before = datetime.now(UTC)
+        registry.push("orders", [order(0)])
+        after = datetime.now(UTC)
+        total = [row[0]["spent"] for row in (trained(registry, before), trained(registry, after + timedelta(seconds=1)))]
+        assert total == [None, 1.0]
+
+
+def test_files_count_up_to_the_first_row_of_a_log(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path, LOG, '[sources]\norders = "data/*.parquet"\n')
+    shop.put("one", [order(0), order(1), order(2), order(3)])
+    with shop.open() as registry:
+        assert trained(registry, at(5))[0]["n_1d"] == 4
+        registry.push("orders", [order(2, amount=7.0)])
+        registry.push("orders", [order(1.5, amount=9.0)])  # late: a row of the stream counts wherever it is
+        assert trained(registry, at(5))[0]["n_1d"] == 4
+        assert trained(registry, at(5))[0]["spent_1d"] == 2 + 7 + 9
+
+
+def test_a_column_declared_later_is_null_in_rows_pushed_before(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path)
+    with shop.open() as registry:
+        registry.push("orders", [order(0), order(1)])
+    more = LOG.replace('"shop": "VARCHAR",', '"shop": "VARCHAR", "coupon": "BIGINT",')
+    Shop(tmp_path, ENTITY + more + RECENT.replace('"share"', '"coupons": agg.sum("coupon"), "share"') + REALTIME_SET, NO_FILES).applied()
+    with shop.open() as registry:
+        registry.push("orders", [order(2) | {"coupon": 5}])
+        row = trained(registry, at(5))[0]
+    assert (row["coupons"], row["n_1d"]) == (5, 3)
+
+
+# Ids
+
+
+def test_a_push_sent_again_is_taken_in_once(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path)
+    rows = [order(0), order(1)]
+    with shop.open() as registry:
+        assert not registry.push("orders", rows, id="first").duplicate
+        again = registry.push("orders", order_table(rows), id="first")
+        assert (again.duplicate, again.accepted) == (True, 0)
+    with shop.open() as registry:
+        assert registry.push("orders", rows, id="first").duplicate
+        assert not registry.push("orders", rows, id="second").duplicate
+        assert trained(registry, at(5))[0]["n_1d"] == 4
+
+
+@pytest.mark.parametrize(
+    "other", [[order(0), order(1.5)], [order(1), order(0)], [order(0)], [order(0), order(1, shop="b")], [order(0), order(1, amount=None)]]
+)
+def test_an_id_names_its_rows(tmp_path: Path, other: list[dict]) -> None:
+    with shop_of(tmp_path).open() as registry:
+        registry.push("orders", [order(0), order(1)], id="first")
+        with pytest.raises(RefusedError, match="with other rows; nothing was done"):
+            registry.push("orders", other, id="first")
+        assert trained(registry, at(5))[0]["n_1d"] == 2
+
+
+def test_an_id_older_than_they_are_remembered_is_refused(tmp_path: Path) -> None:
+    with shop_of(tmp_path, profile='[online]\npush_ids = "1h"\n').open() as registry:
+        registry.push("orders", [order(0)], id="first")
+        pusher = registry.pusher("orders")
+        now = pusher.clock()
+        pusher.clock = lambda: now + 3_599_000_000
+        assert registry.push("orders", [order(0)], id="first").duplicate
+        pusher.clock = lambda: now + 3_601_000_000
+        with pytest.raises(RefusedError, match="an id may be sent again for 1h; nothing was done"):
+            registry.push("orders", [order(0)], id="first")
+
+
+# Bad rows
+
+
+def test_bad_rows_come_back_with_reasons_and_good_ones_are_kept(tmp_path: Path) -> None:
+    good = order(1)
+    rows = [
+        good, {**good, "amount": "much"}, {**good, "bought_at": None}, {k: v for k, v in good.items() if k != "shop"},
+        {**good, "shop": b"\xff"}, {**good, "shop": "\ud800"}, {**good, "cents": 1.5}, {**good, "cents": 2**63}, {**good, "customer": 7},
+        {**good, "bought_at": "2024-03-01T00:00:00.1234567Z"}, {**good, "customer": None}, {**good, "amount": True}, good,
+    ]  # fmt: skip
+    with shop_of(tmp_path).open() as registry:
+        receipt = registry.push("orders", rows, id="mixed")
+        assert receipt.accepted == 3, "two good rows, and one with a NULL key, which is in no window"
+        assert [one.row for one in receipt.rejected] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
+        reasons = [one.reason for one in receipt.rejected]
+        assert reasons[0].startswith("amount does not fit DOUBLE") and reasons[1] == "bought_at is NULL"
+        assert reasons[2] == "column 'shop' is missing; write null for none"
+        assert trained(registry, at(5))[0]["n_1d"] == 2
+        assert registry.push("orders", rows, id="mixed").duplicate
+    dead = list(EventPlane(tmp_path / ".featreg" / "registry" / "push" / "orders" / "rejected").read("rejected"))
+    assert [event.body["row"] for event in dead] == [one.row for one in receipt.rejected]
+    assert [event.body["reason"] for event in dead] == reasons and dead[0].body["values"]["amount"] == "much"
+
+
+def test_rows_of_a_table_are_judged_one_by_one_and_its_types_as_a_whole(tmp_path: Path) -> None:
+    table = order_table([order(0), order(1), order(2)])
+    offsets = pa.py_buffer(np.array([0, 1, 2, 3], np.int32))
+    shops = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"a\xffb")])
+    with shop_of(tmp_path).open() as registry:
+        receipt = registry.push("orders", table.set_column(3, "shop", shops))
+        assert [(one.row, one.reason) for one in receipt.rejected] == [(1, "shop is not UTF-8")]
+        with pytest.raises(DataError, match=r"column 'amount' is declared and not in the data"):
+            registry.push("orders", table.drop_columns("amount"))
+        with pytest.raises(DataError, match=r"column 'cents' is declared BIGINT and the data has VARCHAR"):
+            registry.push("orders", table.set_column(2, "cents", pa.array(["1", "2", "3"])))
+        assert registry.push("orders", table.append_column("more", pa.array([1, 2, 3]))).accepted == 3
+        assert registry.push("orders", []).accepted == 0
+
+
+def test_an_overflow_is_rejected_where_a_scan_would_reject_it(tmp_path: Path) -> None:
+    spec = RECENT.replace('agg.sum("cents")', 'agg.sum("cents * 2")')
+    with Shop(tmp_path, ENTITY + LOG + spec + REALTIME_SET, NO_FILES).applied().open() as registry:
+        receipt = registry.push("orders", [order(0) | {"cents": 1 << 62}, order(1)])
+        assert [(one.row, one.reason) for one in receipt.rejected] == [(0, "an expression of recent is out of range")]
+        assert trained(registry, at(5))[0]["cents_1d"] == 200
+
+
+def test_nothing_of_a_wrong_push_is_left_behind(tmp_path: Path) -> None:
+    with shop_of(tmp_path).open() as registry:
+        for rows, error in ((5, UsageError), ([1, 2], UsageError), (pa.table({"a": [1]}), DataError), (pa.table({}), DataError)):
+            with pytest.raises(error):
+                registry.push("orders", rows)
+        with pytest.raises(UsageError, match="is no id"):
+            registry.push("orders", [order(0)], id="")
+        assert not list((tmp_path / ".featreg" / "registry" / "push" / "orders").glob("*.segment"))
+    assert set(COLUMNS) == set(order(0)) and featreg.__all__

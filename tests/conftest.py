@@ -1,8 +1,9 @@
 """Options of the test run: how many random worlds, and from which seed."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -10,14 +11,19 @@ from hypothesis.strategies import SearchStrategy
 
 from featreg.kernels import use_cache
 
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
+
 use_cache(Path(__file__).parent.parent / ".featreg")  # before a test imports a kernel: one folder for all, of exactly these sources
 
-WORLDS = 300
+WORLDS, ROUNDS, KILLS = 300, 50, 25
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("featreg")
     group.addoption("--worlds", type=int, default=WORLDS, help=f"how many random worlds each comparison is made in (default {WORLDS})")
+    group.addoption("--rounds", type=int, default=ROUNDS, help=f"how often ten processes apply at once (default {ROUNDS})")
+    group.addoption("--kills", type=int, default=KILLS, help=f"how often apply and materialize are killed (default {KILLS})")
     group.addoption(
         "--world-seed", type=int, default=0, help="what the worlds are drawn from; the same seed gives the same worlds (default 0)"
     )
@@ -25,6 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"worlds: --worlds {config.getoption('--worlds')} --world-seed {config.getoption('--world-seed')}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Postgres]":
+    """A PostgreSQL server for the run of the tests."""
+    from tests.postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

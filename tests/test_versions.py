@@ -20,14 +20,14 @@ NOW = at(60)
 
 def shop_with(tmp_path: Path, spec: str = REALTIME_SHOP) -> Shop:
     """Ann spent 1 + 2 + 4 within the hour."""
-    shop = Shop(tmp_path, spec).applied()
+    shop = Shop(tmp_path, spec).commit().applied()
     shop.put("one", [order(10, amount=1.0), order(20, amount=2.0, shop="b"), order(30, amount=4.0)])
     return shop
 
 
 def rewrite(shop: Shop, spec: str) -> Shop:
     (shop.root / "features" / "shop.py").write_text(spec)
-    return shop.applied()
+    return shop.commit().applied()
 
 
 def spent(registry: Any, **options: Any) -> tuple[Any, str]:
@@ -123,7 +123,7 @@ def test_a_pin_means_the_same_for_ever(tmp_path: Path) -> None:
     shop = shop_with(tmp_path)
     with shop.open() as registry:
         registry.materialize(to=NOW)
-        pin = registry.pin("delay:1", "model", training_set="train.parquet")
+        pin = registry.pin("delay:1", "model")
         assert registry.pin("delay:1", "model") == pin
     rewrite(shop, DOUBLED)
     with shop.open() as registry:
@@ -197,8 +197,9 @@ def test_numbers_follow_meanings_and_an_earlier_one_has_its_number_again() -> No
         return Record(generation, "apply", 0, "me", {"ids": {"v.f": identity}})
 
     records = [applied(1, "a"), applied(2, "b"), applied(3, "a")]
-    assert fold(records[:2]).current_versions == {"b": 2}
-    assert fold(records).current_versions == {"a": 1}
+    assert fold(records[:2]).current_versions == {"v.f": 2}
+    assert fold(records).current_versions == {"v.f": 1}
+    assert fold(records).version("v.f", "b") == 2 and fold(records).version("v.f", "c") is None
     assert fold(records).versions == {"v.f": {"a": 1, "b": 2}}
     assert fold(()).current_versions == {}
 

@@ -61,6 +61,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "plan", changes.plan),
     (_DEFINE, "apply", apply.apply),
     (_DEFINE, "rollback", versions.rollback),
+    (_DEFINE, "retire", versions.retire),
     (_DEFINE, "doctor", versions.doctor),
     (_DEFINE, "gc", versions.gc),
     (_USE, "training-set", training.training_set),

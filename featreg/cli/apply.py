@@ -27,10 +27,10 @@ def apply(
 
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
-        before = registry.log.last("apply")
+        expected, before = registry.log.generation(), registry.log.last("apply")
         if before is not None and not yes and not settings.json and sys.stdin.isatty() and not _agreed(registry.plan()):
             raise RefusedError("nothing was applied.")
-        record = registry.apply()
+        record = registry.apply(expected=expected)
     changes = compare_ids(before.body["ids"] if before else {}, record.body["ids"])
     is_new = before is None or before.generation != record.generation
     revision = record.body["revision"]

@@ -74,6 +74,7 @@ def plan_document(plan: "Plan") -> dict[str, Any]:
             for change in changed
         ],
         "unchanged": len(plan.changes) - len(changed),
+        "warnings": list(plan.warnings),
         "work": [vars(one) | {"features": list(one.features)} for one in plan.work],
     }
 
@@ -95,6 +96,8 @@ def print_plan(console: "Console", plan: "Plan") -> None:
         console.print(f"          and {more:,} more; --json has all")
     if not plan.is_empty:
         console.print()
+    for warning in plan.warnings:
+        console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)
     for one in plan.work:
         console.print(f"[dim]to compute[/dim]  {escape(_work_text(one))}", soft_wrap=True)
     console.print(_summary(plan), soft_wrap=True)
@@ -151,6 +154,9 @@ def _markdown(plan: "Plan") -> Iterator[str]:
     for change, names in _alike(plan):
         cells = (change.kind.value, f"`{names}`", "; ".join(change.reasons), ", ".join(change.dependants), _place(change))
         yield "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+    if plan.warnings:
+        yield ""
+        yield from (f"- **warning**: {_plain(warning)}" for warning in plan.warnings)
     if plan.work:
         yield ""
         yield from (f"- to compute: {_plain(_work_text(one))}" for one in plan.work)

@@ -1,6 +1,7 @@
 """`check`, `ls`, `show`: what is defined, and whether it holds together."""
 
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from featreg.load import Definitions
+    from featreg.registry.log import ControlLog
+
+Versions = Callable[[str, str | None], int | None]
 
 Revision = Annotated[str | None, typer.Option("--revision", metavar="REV", help="As of a git revision, not the working tree.")]
 OfApplied = Annotated[bool, typer.Option("--applied", help="What is applied, not the working tree.")]
@@ -156,23 +160,25 @@ def _listing(settings: Settings, revision: str | None, applied: bool) -> Listing
     return make_listing(definitions, compile_definitions(definitions))
 
 
-def _log(settings: Settings) -> Any:
-    from featreg.registry.log import ControlLog
+def _log(settings: Settings) -> "ControlLog":
+    from featreg.registry.log import open_log
     from featreg.session.profile import read_profile
 
-    return ControlLog(read_profile(settings.repository, settings.profile).registry_path)
+    profile = read_profile(settings.repository, settings.profile)
+    return open_log(profile.registry_path, profile.registry_url)
 
 
-def _versions(settings: Settings) -> dict[str, int]:
-    """Definition id -> its version, for the ids that are applied: the how-manieth meaning its feature has had."""
+def _versions(settings: Settings) -> Versions:
+    """`view.feature` and a definition id -> the number that an apply gave to that meaning; None when none did."""
     if not Path(settings.repository, ".featreg").is_dir() and not Path(settings.repository, "conf").is_dir():
-        return {}
-    from featreg.registry.state import fold
+        return lambda name, identity: None
+    from featreg.registry.kept_state import load_state
+    from featreg.session.profile import read_profile
 
-    return fold(_log(settings).records()).current_versions
+    return load_state(_log(settings), read_profile(settings.repository, settings.profile).control_cache).version
 
 
-def _rows_of(listing: Listing, kind: str, versions: dict[str, int]) -> list[dict[str, Any]]:
+def _rows_of(listing: Listing, kind: str, versions: Versions) -> list[dict[str, Any]]:
     if kind == "features":
         return [
             {
@@ -180,7 +186,7 @@ def _rows_of(listing: Listing, kind: str, versions: dict[str, int]) -> list[dict
                 "name": f"{view['name']}.{feature['name']}",
                 "view": view["name"],
                 "definition_id": feature["id"],
-                "version": versions.get(feature["id"]),
+                "version": versions(f"{view['name']}.{feature['name']}", feature["id"]),
             }
             for view in listing["views"]
             for feature in view["features"]
@@ -188,12 +194,17 @@ def _rows_of(listing: Listing, kind: str, versions: dict[str, int]) -> list[dict
     return [_with_versions(kind.removesuffix("s"), one, versions) for one in listing[kind]]
 
 
-def _with_versions(kind: str, one: dict[str, Any], versions: dict[str, int]) -> dict[str, Any]:
-    if kind == "feature":
-        return one | {"version": versions.get(one["id"])}
-    if kind in ("view", "set"):
-        return one | {"features": [feature | {"version": versions.get(feature["id"])} for feature in one["features"]]}
-    return one
+def _with_versions(kind: str, one: dict[str, Any], versions: Versions) -> dict[str, Any]:
+    match kind:
+        case "feature":
+            return one | {"version": versions(f"{one['view']}.{one['name']}", one["id"])}
+        case "view":
+            named = [(f"{one['name']}.{feature['name']}", feature) for feature in one["features"]]
+        case "set":
+            named = [(feature["from"] or f"{one['name']}.{feature['name']}", feature) for feature in one["features"]]
+        case _:
+            return one
+    return one | {"features": [feature | {"version": versions(name, feature["id"])} for name, feature in named]}
 
 
 def _place(one: dict[str, Any]) -> str:

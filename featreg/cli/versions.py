@@ -61,6 +61,45 @@ def ls(context: typer.Context) -> None:
     show(settings, [vars(pin) for pin in found.values()], render)
 
 
+@pins.command("rm")
+def rm(context: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL:VERSION")]) -> None:
+    """Remove a pin, when its model is out of service.  Its name never means anything else."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        pin = registry.unpin(name)
+
+    def render(console: "Console") -> None:
+        console.print(f"[green]removed[/green]  {escape(pin.name)}; what only it reached goes with the next `featreg gc --delete`")
+
+    show(settings, vars(pin), render)
+
+
+def retire(
+    context: typer.Context,
+    feature: Annotated[str, typer.Argument(metavar="VIEW.FEATURE", autocompletion=complete_names("features"))],
+    on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="When it goes.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="It stays after all.")] = False,
+) -> None:
+    """Announce that a feature goes: every plan that touches a reader of it says so.  Refused while a pin reads it."""
+    import featreg
+    from featreg.errors import UsageError
+    from featreg.instants import format_instant
+
+    settings: Settings = context.obj
+    if (on is None) != cancel:
+        raise UsageError("say when it goes with --on DATE, or that it stays with --cancel.")
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        found = registry.retire(feature, on)
+
+    def render(console: "Console") -> None:
+        told = f"{escape(feature)} goes on {format_instant(found.on)}" if found else f"{escape(feature)} stays"
+        console.print(f"[green]noted[/green]  {told}", soft_wrap=True)
+
+    show(settings, vars(found) if found else {"feature": feature, "on": None}, render)
+
+
 def rollback(
     context: typer.Context,
     generation: Annotated[int | None, typer.Option("--to", metavar="GENERATION", help="Default: what was applied before.")] = None,

@@ -6,7 +6,6 @@ happened.  No decision reads this plane: what must be agreed on stands in the co
 
 import heapq
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 from featreg.errors import StoreError
 from featreg.registry.sealed import Sealed, read_sealed, sealed_files, write_sealed
 from featreg.registry.segments import Damage, Entry, SegmentWriter, day_text, read_segment, segments_of
+from featreg.registry.who import writer_name
 
 FORM = 1
 SEALED_AFTER = 3600  # seconds after its day and its last write in which a segment stays as it is: its writer may be slow
@@ -32,11 +32,6 @@ class Event:
     body: Mapping[str, Any]
     segment: str
     offset: int
-
-
-def writer_name() -> str:
-    """How this process signs what it writes."""
-    return f"{os.environ.get('USER', 'someone')} (pid {os.getpid()})"
 
 
 @dataclass(frozen=True)

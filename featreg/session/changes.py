@@ -1,7 +1,8 @@
 """Say what applying or merging would do: the changes between two states, and the work that follows from them."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from featreg.compile import compile_definitions
@@ -9,8 +10,9 @@ from featreg.compile.difference import Change, ChangeKind, State, compare
 from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.load import load_files
 from featreg.plan.online import space_of
-from featreg.registry.log import Record
+from featreg.registry.log import ControlLog, Record
 from featreg.registry.state import ControlState
+from featreg.session.pins import retirement_warnings
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -40,6 +42,7 @@ class Plan:
     after: str
     changes: tuple[Change, ...]
     work: tuple[ViewWork, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -50,13 +53,22 @@ class Plan:
 
 
 def plan_changes(registry: "Registry", names: tuple[str, str], before: State, after: State) -> Plan:
-    changes = compare(before, after)
+    control = registry.control()
+    changes = tuple(_with_pins(change, control) for change in compare(before, after))
     by_view: dict[str, list[str]] = {}
     for change in changes:
         view, _, feature = change.name.partition(".")
         if change.kind in _COMPUTED and view in after.compiled.views and after.compiled.views[view].by_name[feature].aggregation:
             by_view.setdefault(view, []).append(feature)
-    return Plan(*names, changes, tuple(_work(registry, by_view, before, after)))
+    touched = {change.name for change in changes if change.kind is not ChangeKind.NONE}
+    warnings = retirement_warnings(control, after.compiled, touched, time.time_ns() // 1000) if touched else ()
+    return Plan(*names, changes, tuple(_work(registry, by_view, before, after)), warnings)
+
+
+def _with_pins(change: Change, control: ControlState) -> Change:
+    """The change with the pins that hold the meaning it leaves: they go on with it."""
+    held = tuple(f"pin {pin.name}" for pin in control.pins.values() if change.before_id in pin.features.values())
+    return replace(change, dependants=change.dependants + held) if held and change.kind is not ChangeKind.NONE else change
 
 
 @dataclass(frozen=True)
@@ -72,13 +84,13 @@ class Life:
     reasons: tuple[str, ...]
 
 
-def life_of(feature: str, control: ControlState) -> list[Life]:
+def life_of(feature: str, control: ControlState, log: ControlLog) -> list[Life]:
     """The changes that applies have made to a feature, oldest first; only the states around a change are compiled."""
     if feature not in control.versions:
         raise UsageError(f"'{feature}' was never applied.\n  {did_you_mean(feature, control.versions, 'Applied were')}")
     lives: list[Life] = []
     before: Record | None = None
-    for record in control.applies:
+    for record in (one for one in log.iterate() if one.kind == "apply"):
         was, now = (None if one is None else one.body["ids"].get(feature) for one in (before, record))
         if was != now:
             changes = {one.name: one for one in compare(State() if before is None else _state_of(before), _state_of(record))}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from featreg.errors import FeatregError
 from featreg.instants import format_instant
+from featreg.registry.kept_state import kept_problems
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -29,27 +30,33 @@ def examine(registry: "Registry") -> list[Finding]:
 
 def _log(registry: "Registry") -> Iterator[Finding]:
     for problem in registry.log.problems():
-        yield Finding("log", f"{problem}.", f"Put {registry.log.path} back from a copy; featreg never edits a record.")
+        yield Finding("log", f"{problem}.", f"Put {registry.log.name} back from a copy; featreg never edits a record.")
+    for problem in kept_problems(registry.log, registry.profile.control_cache):
+        yield Finding("log", f"{problem}.", "Delete that file; it is made anew.")
+    for damage in registry.events.damage():
+        if not damage.is_torn:
+            yield Finding("events", f"{damage}.", f"The others are read. Take the file out of {registry.events.folder} to be told no more.")
 
 
 def _definitions(registry: "Registry") -> Iterator[Finding]:
     state = registry.control()
-    known = {record.generation for record in state.applies}
     for pin in state.pins.values():
-        if pin.generation not in known:
+        record = registry.log.record(pin.generation)
+        if record is None or record.kind != "apply":
             remedy = "Put the log back from a copy, or pin again."
             yield Finding("pin", f"{pin.name} pins generation {pin.generation}, which is not in the log.", remedy)
-    for record in state.applies[-1:]:
-        try:
-            found = registry.applied().compiled.feature_ids()
-        except FeatregError as error:
-            remedy = "Install the featreg that applied it, or mend the specs and apply."
-            yield Finding("applied", f"generation {record.generation} does not compile: {error}", remedy)
-            return
-        moved = sorted(name for name, identity in record.body["ids"].items() if found.get(name) != identity)
-        if moved:
-            remedy = "A newer featreg mended what they compute: `featreg plan`, then `featreg apply` and `featreg materialize`."
-            yield Finding("applied", f"{', '.join(moved)}: means something else to this featreg than when it was applied.", remedy)
+    if not state.applied:
+        return
+    try:
+        found = registry.applied().compiled.feature_ids()
+    except FeatregError as error:
+        remedy = "Install the featreg that applied it, or mend the specs and apply."
+        yield Finding("applied", f"generation {state.applied} does not compile: {error}", remedy)
+        return
+    moved = sorted(name for name, identity in state.ids.items() if found.get(name) != identity)
+    if moved:
+        remedy = "A newer featreg mended what they compute: `featreg plan`, then `featreg apply` and `featreg materialize`."
+        yield Finding("applied", f"{', '.join(moved)}: means something else to this featreg than when it was applied.", remedy)
 
 
 def _store(registry: "Registry") -> Iterator[Finding]:
@@ -57,7 +64,7 @@ def _store(registry: "Registry") -> Iterator[Finding]:
     from featreg.session.keys import meta_key
     from featreg.session.store import has_store, open_store
 
-    if not registry.control().applies:
+    if not registry.control().applied:
         return
     if not has_store(registry.profile):
         yield Finding("store", "nothing is materialized yet.", "Run `featreg materialize`.", False)

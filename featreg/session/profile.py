@@ -14,6 +14,7 @@ from featreg.instants import parse_duration
 STATE_FOLDER = ".featreg"
 _KNOWN = {"engine", "sources", "online", "registry", "duckdb", "spark", "require_clean"}
 _ONLINE = {"store", "path", "url", "replay", "stale_after", "push_ids", "log"}
+_REGISTRY = {"path", "url", "clock_tolerance"}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -21,8 +22,8 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class Profile:
     """Settings of one profile; relative paths are relative to the repository's root.
 
-    replay, stale_after, push_ids: microseconds, see `[online]`.  log: the share of keys whose served vectors are logged.
-    online_url: of a store that is a server; it may hold a password.
+    replay, stale_after, push_ids, clock_tolerance: microseconds, see `[online]` and `[registry]`.
+    log: the share of keys whose served vectors are logged.  online_url, registry_url: of servers; they may hold a password.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Profile:
     online_path: Path = Path(STATE_FOLDER, "online")
     online_url: str | None = field(default=None, repr=False)
     registry_path: Path = Path(STATE_FOLDER, "registry")
+    registry_url: str | None = field(default=None, repr=False)
+    clock_tolerance: int = parse_duration("1m")
     duckdb: Mapping[str, object] = field(default_factory=dict)
     replay: int = parse_duration("10m")
     stale_after: int = parse_duration("10m")
@@ -43,6 +46,11 @@ class Profile:
     @property
     def state(self) -> Path:
         return self.root / STATE_FOLDER
+
+    @property
+    def control_cache(self) -> Path:
+        """The kept fold of this profile's log."""
+        return self.state / "cache" / f"control-{self.name}.json"
 
     @property
     def events_path(self) -> Path:
@@ -74,6 +82,10 @@ def read_profile(root: Path, name: str) -> Profile:
     online, registry = _table(settings, "online", path.name), _table(settings, "registry", path.name)
     _refuse_unknown(online, _ONLINE, f"{path.name} [online]")
     engine, store, url = settings.get("engine", "duckdb"), str(online.get("store", "lmdb")), online.get("url")
+    _refuse_unknown(registry, _REGISTRY, f"{path.name} [registry]")
+    log_url = registry.get("url")
+    if log_url is not None and not str(log_url).startswith(("postgresql://", "postgres://")):
+        raise UsageError(f"conf/{path.name}: [registry] url is a url of PostgreSQL, as postgresql://user:${{PASSWORD}}@host/database.")
     if engine != "duckdb":
         raise UsageError(f"conf/{path.name}: engine {engine!r} is not here. Engines are: duckdb.")
     return Profile(
@@ -85,6 +97,8 @@ def read_profile(root: Path, name: str) -> Profile:
         online_path=root / str(online.get("path", f"{STATE_FOLDER}/online")),
         online_url=None if url is None else str(url),
         registry_path=root / str(registry.get("path", f"{STATE_FOLDER}/registry")),
+        registry_url=None if log_url is None else str(log_url),
+        clock_tolerance=parse_duration(str(registry.get("clock_tolerance", "1m"))),
         duckdb=_table(settings, "duckdb", path.name),
         replay=parse_duration(str(online.get("replay", "10m"))),
         stale_after=parse_duration(str(online.get("stale_after", "10m"))),

@@ -1,7 +1,5 @@
 """Open a repository and call its verbs."""
 
-import re
-import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,16 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featreg.compile import Compiled, CompiledSet, CompiledView, compile_definitions, repository_id
+from featreg.compile import Compiled, CompiledView, compile_definitions
 from featreg.compile.difference import State
-from featreg.errors import DefinitionError, RefusedError, UsageError, did_you_mean
+from featreg.errors import DefinitionError, StoreError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
 from featreg.load import Definitions, load_directory, load_files
-from featreg.load.files import read_spec_files
 from featreg.load.git import read_revision, tree_state
 from featreg.registry.events import EventPlane
-from featreg.registry.log import ControlLog, Record
-from featreg.registry.state import ControlState, Pin, fold
+from featreg.registry.log import Record, open_log
+from featreg.registry.state import ControlState, Pin, Retirement
 from featreg.session.profile import Profile, read_profile
 
 if TYPE_CHECKING:
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 
 Instant = str | int | datetime
 Progress = Callable[[str, int], None]
-_PIN_NAME = re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Registry:
 
     def __init__(self, root: Path, profile: Profile, revision: str | None = None):
         self.root, self.profile, self.revision = root, profile, revision
-        self.log = ControlLog(profile.registry_path)
+        self.log = open_log(profile.registry_path, profile.registry_url, profile.clock_tolerance)
         self.events = EventPlane(profile.events_path)
         self._engine: DuckDB | None = None
         self._reader: OnlineReader | None = None
@@ -88,6 +84,7 @@ class Registry:
             pusher.close()
         self._pushers = {}
         self.events.close()
+        self.log.close()
         self._reader = self._engine = None
 
     # Definitions -----------------------------------------------------------------------------
@@ -118,13 +115,15 @@ class Registry:
 
     def applied_before(self, generation: int) -> Iterator[Applied]:
         """What was applied before a generation, the newest first."""
-        for record in reversed(self.control().applies):
-            if record.generation < generation:
-                yield self._compiled_record(record)
+        while (record := self.log.last("apply", before=generation)) is not None:
+            yield self._compiled_record(record)
+            generation = record.generation
 
     def control(self) -> ControlState:
         """What the log's records come to: all that was applied, versions and pins."""
-        return fold(self.log.records())
+        from featreg.registry.kept_state import load_state
+
+        return load_state(self.log, self.profile.control_cache)
 
     def _compiled_record(self, record: Record) -> Applied:
         known = self._applied.get(record.generation)
@@ -138,32 +137,15 @@ class Registry:
         """`view.feature` -> definition id, of the working tree or of what is applied."""
         return (self.compile() if draft else self.applied().compiled).feature_ids()
 
-    def apply(self) -> Record:
+    def apply(self, expected: int | None = None) -> Record:
         """Make the working tree's definitions the applied ones.  Never asks; unchanged definitions make no new record.
 
-        Raises: DefinitionError; RefusedError when another apply was first, or the profile wants a clean tree.
+        expected: the generation this is meant for; default: the newest.
+        Raises: DefinitionError; RefusedError when another apply was first or is at it, before any work, or the profile wants a clean tree.
         """
-        if self.revision is not None:
-            raise UsageError("a registry opened at a revision is for reading. Open it without one to apply.")
-        from featreg.session.receipts import tell_applied
+        from featreg.session.apply import apply_working_tree
 
-        began = clock.perf_counter()
-        generation = self.log.generation()
-        files = read_spec_files(self.root)
-        compiled = compile_definitions(load_files(files))
-        state = tree_state(self.root)
-        if self.profile.require_clean and not state["clean"]:
-            raise RefusedError(
-                f"profile '{self.profile.name}' applies clean trees only, and features/ has uncommitted changes. Commit them first."
-            )
-        texts = {path: content.decode() for path, content in files.items()}
-        last = self.log.last("apply")
-        if last is not None and last.body["files"] == texts and last.body["revision"] == state:
-            return last
-        body = {"id": repository_id(compiled), "ids": compiled.feature_ids(), "files": texts, "revision": state}
-        record = self.log.append("apply", body, generation)
-        tell_applied(self.events, record, clock.perf_counter() - began)
-        return record
+        return apply_working_tree(self, expected)
 
     def rollback(self, generation: int | None = None) -> Record:
         """Apply again what was applied at a generation (default: the one before the newest).
@@ -171,52 +153,50 @@ class Registry:
         Nothing is computed: the store still has what those views had, and serves it at once.
         Raises: UsageError when nothing was applied then; RefusedError when another apply was first.
         """
-        expected, applies = self.log.generation(), self.control().applies
-        if len(applies) < 2:
-            raise UsageError("nothing was applied before what is applied now, so there is nothing to go back to.")
-        chosen = applies[-2] if generation is None else next((one for one in applies if one.generation == generation), None)
-        if chosen is None:
-            known = ", ".join(str(one.generation) for one in applies[-10:])
-            raise UsageError(f"nothing was applied at generation {generation}. Applied were: {known}.")
-        return self.log.append("apply", {**chosen.body, "again": chosen.generation}, expected)
+        from featreg.session.apply import apply_again
+
+        return apply_again(self, generation)
 
     # Pins ------------------------------------------------------------------------------------
 
-    def pin(self, name: str, feature_set: str, training_set: str | None = None) -> Pin:
+    def pin(self, name: str, feature_set: str, training_set: str | Path | None = None) -> Pin:
         """Fix a feature set for a model as it is applied now: `training_set(pin=)` and `online(pin=)` mean it for ever.
 
-        name: `model:version`.  training_set: what the model was trained on, to be found again by.
+        name: `model:version`.  training_set: the file the model was trained on; its manifest must be of these very definitions.
         The log holds the definitions themselves, so a rewritten git history loses nothing.
-        Raises: UsageError; RefusedError when the name is taken by another pin.
+        Raises: UsageError; DataError; RefusedError when the name is taken by another pin, the training set is of other definitions,
+        or what is applied is no commit.
         """
-        if not _PIN_NAME.fullmatch(name):
-            raise UsageError(f"a pin is called MODEL:VERSION, as delay:3, not '{name}'.")
-        expected, applied = self.log.generation(), self.applied()
-        if self.revision is not None:
-            raise UsageError("a registry opened at a revision is for reading. Open it without one to pin.")
-        chosen: CompiledSet = _find(applied.compiled.sets, feature_set, "feature set")
-        features = dict(chosen.ids)
-        known = self.control().pins.get(name)
-        if known is not None:
-            if (known.set, dict(known.features)) == (feature_set, features):
-                return known
-            raise RefusedError(
-                f"{name} is pinned already: '{known.set}' of generation {known.generation}, by {known.by}.\n"
-                "  A pin never moves: pin the other versions under another name."
-            )
-        body = {"name": name, "set": feature_set, "generation": applied.generation, "features": features, "training_set": training_set}
-        self.log.append("pin", body, expected)
-        return self.control().pins[name]
+        from featreg.session.pins import create_pin
+
+        return create_pin(self, name, feature_set, training_set)
+
+    def unpin(self, name: str) -> Pin:
+        """Remove a pin: what only it reaches may be cleaned up.  Its name never means anything else."""
+        from featreg.session.pins import remove_pin
+
+        return remove_pin(self, name)
+
+    def retire(self, feature: str, on: Instant | None) -> Retirement | None:
+        """Announce that `view.feature` goes at an instant; plans warn of it.  None: it stays after all.
+
+        Raises: UsageError for what is not applied; RefusedError while a pin reads it.
+        """
+        from featreg.session.pins import retire_feature
+
+        return retire_feature(self, feature, on)
 
     def pinned(self, pin: str, feature_set: str) -> Applied:
         """What a pin fixes.  Raises: UsageError for an unknown pin, or one of another set."""
-        state = self.control()
-        if pin not in state.pins:
-            raise UsageError(f"there is no pin '{pin}'.\n  {did_you_mean(pin, state.pins, 'There are')}")
-        known = state.pins[pin]
+        from featreg.session.pins import find_pin
+
+        known = find_pin(self.control(), pin)
         if known.set != feature_set:
             raise UsageError(f"{pin} pins the set '{known.set}', not '{feature_set}'.")
-        return self._compiled_record(next(one for one in state.applies if one.generation == known.generation))
+        record = self.log.record(known.generation)
+        if record is None:
+            raise StoreError(f"{pin} pins generation {known.generation}, which is not in the log.\n  Put the log back from a copy.")
+        return self._compiled_record(record)
 
     # Changes ---------------------------------------------------------------------------------
 
@@ -245,7 +225,7 @@ class Registry:
         """What `view.feature` has meant: an entry for each apply that changed it, oldest first.  Raises: UsageError for an unknown one."""
         from featreg.session.changes import life_of
 
-        return life_of(feature, self.control())
+        return life_of(feature, self.control(), self.log)
 
     def _state_at(self, revision: str | None) -> State:
         if revision is None:

@@ -1,17 +1,24 @@
 """Nothing that a model was trained on moves, and a new meaning is served only when all of it is there."""
 
 import json
+import random
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from featreg.cli import main
 from featreg.errors import RefusedError, UsageError
 from featreg.registry.log import Record
 from featreg.registry.state import fold
-from tests.shop import REALTIME_SHOP, Shop, at, order, spine_of
+from featreg.session.keys import SERVED_KEY, STAMP_KEY
+from featreg.session.serving import read_serving
+from featreg.session.store import open_store
+from tests.shop import REALTIME_SHOP, Shop, at, difference, order, spine_of
 
 ANN = [{"customer": "ann"}]
 DOUBLED = REALTIME_SHOP.replace('agg.sum("amount")', 'agg.sum("amount * 2")')
@@ -33,6 +40,11 @@ def rewrite(shop: Shop, spec: str) -> Shop:
 def spent(registry: Any, **options: Any) -> tuple[Any, str]:
     vector = registry.online("model", ANN[0], at=NOW, **options)
     return vector.values["spent_1h"], vector.status["spent_1h"]
+
+
+def values_of(shop: Shop) -> dict[bytes, bytes]:
+    """The store without the pointer to what is served."""
+    return {key: value for key, value in shop.stored().items() if key not in (STAMP_KEY, SERVED_KEY)}
 
 
 def trained(registry: Any, **options: Any) -> float:
@@ -107,9 +119,9 @@ def test_a_rollback_serves_what_was_there_before_and_computes_nothing(tmp_path: 
             registry.rollback()
         rewrite(shop, DOUBLED)
         registry.materialize(to=NOW)
-        stored = shop.stored()
+        stored = values_of(shop)
         record = registry.rollback()
-        assert record.body["again"] == 1 and shop.stored() == stored
+        assert record.body["again"] == 1 and values_of(shop) == stored
         assert _soon(lambda: spent(registry)) == (7.0, "ok")
         assert trained(registry) == 7.0
         registry.rollback(2)
@@ -142,7 +154,8 @@ def test_a_run_fills_what_is_pinned_too(tmp_path: Path) -> None:
         registry.pin("delay:1", "model")
         rewrite(shop, DOUBLED)
         receipts = registry.materialize(to=NOW)
-        assert [(one.view, one.rows) for one in receipts] == [("recent", 3), ("recent@delay:1", 1)]
+        # What the pin reads is what the new meaning is built upon, so the first run has filled it too.
+        assert [(one.view, one.rows) for one in receipts] == [("recent", 3), ("recent@delay:1", 0)]
         assert spent(registry, pin="delay:1") == (7.0, "ok")
         shop.put("two", [order(70, amount=8.0)])
         (only,) = registry.materialize(to=at(80), views=["recent@delay:1"])
@@ -152,7 +165,7 @@ def test_a_run_fills_what_is_pinned_too(tmp_path: Path) -> None:
 
 
 def test_cleaning_up_deletes_only_what_nothing_reaches(tmp_path: Path) -> None:
-    """Of six meanings of a view the applied one, the one before it and the pinned one stay, to the byte."""
+    """Of six meanings the applied one, the one before it and the pinned one stay, to the byte, and what all of them are built upon."""
     shop = shop_with(tmp_path)
     with shop.open() as registry:
         registry.materialize(to=NOW)
@@ -163,12 +176,13 @@ def test_cleaning_up_deletes_only_what_nothing_reaches(tmp_path: Path) -> None:
             if factor == 3:
                 registry.pin("delay:3", "model")
     with shop.open() as registry:
-        before = shop.stored()
+        before = values_of(shop)
         found = registry.gc()
-        assert len(found) == 3 and all(one.entries > 0 and one.bytes > 0 for one in found) and shop.stored() == before
+        assert len(found) == 2 and all(one.entries > 0 and one.bytes > 0 for one in found) and values_of(shop) == before
         assert registry.gc(delete=True) == found and registry.gc() == []
-        after = shop.stored()
-        assert after.items() <= before.items() and len(before) - len(after) == sum(one.entries for one in found) + 2 * 3  # and of each its record and its tick
+        after = values_of(shop)
+        assert after.items() <= before.items()
+        assert len(before) - len(after) == sum(one.entries for one in found) + 2 * 2  # and of each its record and its tick
         assert spent(registry) == (42.0, "ok") and spent(registry, pin="delay:3") == (21.0, "ok")
         registry.rollback()
         assert _soon(lambda: spent(registry)) == (35.0, "ok")
@@ -224,3 +238,106 @@ def test_pin_and_rollback_on_the_command_line(tmp_path: Path, monkeypatch: pytes
     assert json.loads(run(*get))["values"]["spent_1h"] == 14.0
     assert json.loads(run(*get, "--pin", "delay:1"))["values"]["spent_1h"] == 7.0
     assert "which is generation 1 again" in run("rollback")
+
+
+# Column groups
+
+
+WIDE = """
+from featreg import REALTIME, Entity, EventSource, FeatureSet, FeatureView, agg, derive
+customer = Entity(name="customer", key={{"customer": "VARCHAR"}})
+orders = EventSource(
+    name="orders",
+    columns={{"customer": "VARCHAR", "amount": "DOUBLE", "cents": "BIGINT", "shop": "VARCHAR",
+              "bought_at": "TIMESTAMP", "loaded_at": "TIMESTAMP"}},
+    event_time="bought_at", available="loaded_at",
+)
+wide = FeatureView(name="{view}", entity=customer, source=orders, freshness=REALTIME, features={{{features}}})
+model = FeatureSet(name="model", features=[wide.all()])
+"""
+TEN = [f'"spent_{hours}": agg.sum("amount").over("{hours}h")' for hours in range(1, 11)]
+
+
+def wide(*features: str, view: str = "wide") -> str:
+    return WIDE.format(features=", ".join(features), view=view)
+
+
+def many_orders(seed: int) -> list[dict[str, Any]]:
+    dice = random.Random(seed)
+    return [order(dice.randrange(600), f"customer{dice.randrange(9)}", dice.random(), dice.choice("abc")) for _ in range(900)]
+
+
+CUSTOMERS = [{"customer": f"customer{number}"} for number in range(9)] + [{"customer": "nobody"}]
+
+
+def test_a_view_that_gains_a_feature_computes_that_one_and_is_read_whole(tmp_path: Path) -> None:
+    """What was filled stays to the byte; the new feature and the older ones answer as the training set does, derived ones of both too."""
+    shop = Shop(tmp_path, wide(*TEN)).applied()
+    shop.put("one", many_orders(1))
+    with shop.open() as registry:
+        (first,) = registry.materialize(to=at(600))
+        before = values_of(shop)
+        rewrite(shop, wide(*TEN, '"last": agg.last("shop")', '"each": derive("spent_1_1h / spent_10_10h")'))
+        assert "last" not in registry.online("model", CUSTOMERS[0], at=at(600)).values
+        (second,) = registry.materialize(to=at(600))
+        after = values_of(shop)
+        assert before.items() <= after.items() and second.rows == first.rows and second.bytes < first.bytes / 2
+        assert list(registry.online("model", CUSTOMERS[0], at=at(600)).values)[-2:] == ["last", "each"]
+        assert difference(registry, CUSTOMERS, [at(600), at(595)], at(600)) is None
+        shop.put("two", [order(610, "customer1"), order(20, "customer2", loaded=620)])
+        registry.materialize(to=at(630))
+        assert difference(registry, CUSTOMERS, [at(630), at(625)], at(630)) is None
+        assert registry.parity("model", sample=20).differing == 0
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=5, unique=True), min_size=1, max_size=4), st.randoms())
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_features_come_and_go_the_store_answers_as_the_training_set(states: list[list[int]], dice: random.Random) -> None:
+    """Views gain, lose and change features, are renamed, and are filled in steps: never more than two groups, and never another value."""
+    pool = [
+        '"n": agg.count().over("1h", "1d")', '"spent": agg.sum("amount").over("2h")', '"top": agg.top_n("cents", n=2).over("3h")',
+        '"last_shop": agg.last("shop")', '"shops": agg.count_distinct("shop").over("1d")', '"mean": agg.avg("amount", where="cents > 20")',
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        shop, now = Shop(Path(folder), wide(*(pool[one] for one in states[0]))), 100
+        for number, chosen in enumerate(states):
+            rewrite(shop, wide(*(pool[one] for one in chosen), view=f"wide{number % 2}"))
+            shop.put(f"part{number}", [
+                order(now + dice.randrange(100), f"customer{dice.randrange(9)}", dice.random(), dice.choice("abc")) for _ in range(60)
+            ])  # fmt: skip
+            now += 100
+            with shop.open() as registry:
+                registry.materialize(to=at(now))
+                assert difference(registry, CUSTOMERS, [at(now), at(now - 9)], at(now)) is None
+                with open_store(registry.profile) as store:
+                    assert all(len(groups) <= 2 for groups in read_serving(store)[1].views.values())
+                registry.gc(delete=True)
+                assert difference(registry, CUSTOMERS, [at(now)], at(now)) is None
+
+
+def test_a_rebuild_makes_one_group_of_a_view(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, wide(*TEN)).applied()
+    shop.put("one", many_orders(2))
+    with shop.open() as registry:
+        registry.materialize(to=at(600))
+        rewrite(shop, wide(*TEN, '"last": agg.last("shop")'))
+        registry.materialize(to=at(600))
+        view = registry.applied().compiled.views["wide"]
+        with open_store(registry.profile) as store:
+            assert len(read_serving(store)[1].groups(view)) == 2
+            registry.materialize(to=at(600), rebuild=True)
+            assert len(read_serving(store)[1].groups(view)) == 1
+        assert difference(registry, CUSTOMERS, [at(600)], at(600)) is None
+
+
+def test_a_feature_that_is_renamed_or_moved_is_not_computed_again(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, wide(*TEN)).applied()
+    shop.put("one", many_orders(3))
+    with shop.open() as registry:
+        registry.materialize(to=at(600))
+        before = values_of(shop)
+        rewrite(shop, wide(*(text.replace("spent", "paid") for text in reversed(TEN)), view="narrow"))
+        (again,) = registry.materialize(to=at(600))
+        assert (again.rows, again.bytes) == (0, 0) and values_of(shop) == before
+        assert next(iter(registry.online("model", CUSTOMERS[0], at=at(600)).values)) == "paid_10_10h"
+        assert difference(registry, CUSTOMERS, [at(600)], at(600)) is None

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from featreg.compile import CompiledSet, CompiledView
     from featreg.session import Registry
-    from featreg.session.online import Vector
     from featreg.session.parity import Parity
+    from featreg.session.vectors import Vector
     from featreg.vocabulary import DataType
 
 DIFFERS = 5

@@ -3,19 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledView
 from featreg.compile.program import SweepProgram
 from featreg.errors import RefusedError
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import EVENT_ROW, ScanText, scan_text
 
-STATE_FORM = 3  # raise when the words of a state change: another form is another space
-
 
 @dataclass(frozen=True)
 class ViewState:
-    """What the store knows of a view in its space: the last run that ended, and one that was begun.
+    """What the store knows of a column group: the last run that ended, and one that was begun.
 
     watermark: complete up to here.  s: reads before it are refused.  files: path -> [bytes, mtime, sha256, ctime].
     rejected: rows of those files that were.
@@ -28,12 +25,6 @@ class ViewState:
     files: Mapping[str, list] | None = None
     rejected: int = 0
     begun: Mapping | None = None
-
-
-def space_of(view: CompiledView) -> str:
-    """The name of a view's space in the store: another meaning is another space."""
-    aggregates = [[feature.name, feature.id] for feature in view.features if feature.aggregation]
-    return content_id({"form": STATE_FORM, "features": aggregates})
 
 
 def check_files(view: CompiledView, before: Mapping[str, list], now: Mapping[str, list]) -> tuple[list[str], list[str]]:

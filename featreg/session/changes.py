@@ -9,7 +9,7 @@ from featreg.compile import compile_definitions
 from featreg.compile.difference import Change, ChangeKind, State, compare
 from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.load import load_files
-from featreg.plan.online import space_of
+from featreg.plan.groups import space_of
 from featreg.registry.log import ControlLog, Record
 from featreg.registry.state import ControlState
 from featreg.session.pins import retirement_warnings

@@ -3,12 +3,15 @@
 Reached is what is applied, what was applied before it (so that a rollback computes nothing), and what a pin reads.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from featreg.plan.online import space_of
+from featreg.compile import CompiledView
+from featreg.plan.groups import space_of
 from featreg.session.keys import META, key_prefix, meta_key
 from featreg.session.materialize import clear_space
+from featreg.session.serving import Serving, change_serving, groups_to_fill, read_serving
 from featreg.session.store import has_store, open_store
 from featreg.stores.contract import Store
 
@@ -29,11 +32,19 @@ class Garbage:
 
 def collect(registry: "Registry", delete: bool) -> list[Garbage]:
     """What nothing reaches; with `delete` it is gone afterwards, space by space, and a kill in between loses nothing that is reached."""
-    reached = _reached(registry)
     if not has_store(registry.profile):
         return []
+    views = list(registry.views_to_fill().values())
+    before = next(registry.applied_before(registry.applied().generation), None)
+    if before is not None:
+        views += before.compiled.views.values()
     found = []
     with open_store(registry.profile) as store:
+        serving = _of_views(read_serving(store)[1], views)
+        if delete:  # first, so that nobody is sent to what is about to go
+            serving = change_serving(store, lambda now: _of_views(now, views))
+        groups = {group for view in views for group in (*serving.groups(view), *groups_to_fill(serving, view, registry.aggregates))}
+        reached = {meta_key(group.space) for group in groups}
         for key, _ in store.scan(META, limit=1_000_000):
             if key not in reached:
                 space = key[len(META) :].hex()
@@ -43,12 +54,10 @@ def collect(registry: "Registry", delete: bool) -> list[Garbage]:
     return found
 
 
-def _reached(registry: "Registry") -> set[bytes]:
-    views = list(registry.views_to_fill().values())
-    before = next(registry.applied_before(registry.applied().generation), None)
-    if before is not None:
-        views += before.compiled.views.values()
-    return {meta_key(space_of(view)) for view in views}
+def _of_views(serving: Serving, views: Iterable[CompiledView]) -> Serving:
+    """The part of what is served that these views need."""
+    meant = {space_of(view) for view in views}
+    return replace(serving, views={name: groups for name, groups in serving.views.items() if name in meant})
 
 
 def _measured(store: Store, space: str) -> Garbage:

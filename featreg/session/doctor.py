@@ -60,8 +60,8 @@ def _definitions(registry: "Registry") -> Iterator[Finding]:
 
 
 def _store(registry: "Registry") -> Iterator[Finding]:
-    from featreg.plan.online import space_of
     from featreg.session.keys import meta_key
+    from featreg.session.serving import groups_of, newest_filled, read_serving
     from featreg.session.store import has_store, open_store
 
     if not registry.control().applied:
@@ -71,8 +71,12 @@ def _store(registry: "Registry") -> Iterator[Finding]:
         return
     views = registry.views_to_fill()
     with open_store(registry.profile) as store:
-        stored = store.get([meta_key(space_of(view)) for view in views.values()])
-    for name, found in zip(views, stored):
+        _, serving = read_serving(store)
+        groups = [(name, group) for name, view in views.items() for group in groups_of(serving, view)]
+        stored = store.get([meta_key(group.space) for _, group in groups])
+    if dict(serving.sets) != newest_filled(registry, serving):
+        yield Finding("store", "it serves other versions than the log says.", "Run `featreg materialize`: it sets the pointer right.")
+    for (name, _), found in zip(groups, stored):
         state = json.loads(found) if found else {}
         if state.get("begun"):
             told = state["begun"].get("to")

@@ -1,6 +1,7 @@
 """Where the things of a view are in the online store."""
 
 META = b"\0view"  # before what is known of each view as a whole
+STAMP_KEY, SERVED_KEY = b"\0serving", b"\0served"  # what is served: eight bytes that change with it, and the record
 STATE_RECORD, HEAD_RECORD = b"\0", b"\1"  # behind a key's name: its tiles, and its newest rows
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,16 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featreg.canonical import file_id
-from featreg.compile import Compiled, CompiledView
+from featreg.compile import CompiledFeature, CompiledView
 from featreg.compile.program import SweepProgram, build_program
 from featreg.engines.duckdb import DuckDB
 from featreg.errors import DataError, RefusedError, RejectedRowsError
 from featreg.instants import format_instant
-from featreg.plan.online import ViewState, check_files, plan_run, space_of
+from featreg.plan.groups import group_view, space_of, whole
+from featreg.plan.online import ViewState, check_files, plan_run
 from featreg.plan.scan_sql import TOO_FINE
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
 from featreg.session.keys import key_prefix, meta_key, tick_key
 from featreg.session.profile import Profile
+from featreg.session.serving import groups_to_fill, read_serving, set_filled
 from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
 from featreg.stores.contract import Store, StoreConflict
@@ -68,17 +70,39 @@ def _stored(state: ViewState) -> bytes:
 
 
 def materialize(
-    engine: DuckDB, profile: Profile, compiled: Compiled, views: Sequence[CompiledView], to: int | None, rebuild: bool,
-    progress: Callable[[str, int], None] | None, told: Callable[[Receipt], Receipt] = lambda receipt: receipt,
+    engine: DuckDB, profile: Profile, views: Sequence[CompiledView], features: Callable[[Iterable[str]], Mapping[str, CompiledFeature]],
+    to: int | None, rebuild: bool, progress: Callable[[str, int], None] | None, filled: Callable[[Store, Receipt], None],
 ) -> list[Receipt]:  # fmt: skip
-    """Run each view in turn; a view that fails leaves the ones before it done and itself as it was."""
+    """Run each view in turn; a view that fails leaves the ones before it done and itself as it was.
+
+    features: aggregates of what is or was applied, by definition id.  filled: told of each view that has come to `to`.
+    """
     now = time.time_ns() // 1000 if to is None else to
     compile_for(WRITE, map(build_program, views))
+    receipts = []
     with open_store(profile) as store:
-        return [told(_materialize_view(engine, profile, store, view, now, rebuild, progress)) for view in views]
+        for view in views:
+            receipts.append(_materialize_view(engine, profile, store, view, features, now, rebuild, progress))
+            filled(store, receipts[-1])
+    return receipts
 
 
-def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:
+def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, features, to: int, rebuild: bool, progress):
+    """Bring the groups of a view to `to`; they answer it when the last of them is there."""
+    groups = (whole(view),) if rebuild else groups_to_fill(read_serving(store)[1], view, features)
+    known = features(one for group in groups for one in group.ids)
+    receipts = [
+        _materialize_group(engine, profile, store, group_view(view, group, known), to, rebuild, progress) for group in groups
+    ]
+    set_filled(store, view, groups)
+    first, last = receipts[0], receipts[-1]
+    return replace(
+        first, rows=max(first.rows, last.rows), keys=max(first.keys, last.keys), seconds=sum(one.seconds for one in receipts),
+        bytes=sum(one.bytes for one in receipts), note=first.note if first.note == last.note else "",
+    )  # fmt: skip
+
+
+def _materialize_group(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:
     """Finish a run that was interrupted, if there is one, then go on to `to`."""
     done: Receipt | None = None
     for _ in range(_MOST_LOOKS):

@@ -21,8 +21,8 @@ from featreg.stores.codec import key_decoder
 from featreg.sweep.words import arrow_type
 
 if TYPE_CHECKING:
-    from featreg.session.online import Vector
     from featreg.session.registry import Registry
+    from featreg.session.vectors import Vector
 
 _MOST_EXAMPLES = 10
 _AT = "featreg_as_of"
@@ -85,9 +85,9 @@ def compare(
     """
     reader = registry.reader()
     set_reader = reader.set_reader(name)
-    if name in reader.behind:
+    if reader.is_behind(name):
         raise UsageError(f"{name}: what is applied is not filled yet, and the versions before answer.\n  Run `featreg materialize`.")
-    states = {lookup.view.name: lookup.stored_state(reader.store) for lookup in set_reader.lookups}
+    states = {lookup.view.name: lookup.stored_states(reader.store) for lookup in set_reader.lookups}
     watermark = _common_watermark(states)
     as_of = watermark if at is None else at
     rows = _sampled(set_reader, reader.store, compiled, sample, random.Random(seed))
@@ -109,13 +109,13 @@ def compare(
     return Parity(name, as_of, len(rows), cells, differing.total(), late.total(), dict(differing), dict(late), tuple(examples))
 
 
-def _common_watermark(states: Mapping[str, ViewState]) -> int:
+def _common_watermark(states: Mapping[str, list[ViewState]]) -> int:
     """Raises: UsageError when a view is not materialized, or views stand at different instants."""
-    missing = ", ".join(sorted(view for view, state in states.items() if state.watermark is None))
+    missing = ", ".join(sorted(view for view, groups in states.items() if any(state.watermark is None for state in groups)))
     if missing:
         raise UsageError(f"{missing}: not materialized yet, so there is nothing to compare.\n  Run `featreg materialize`.")
-    marks = {view: state.watermark for view, state in states.items() if state.watermark is not None}
-    if len(set(marks.values())) > 1:
+    marks = {view: state.watermark for view, groups in states.items() for state in groups if state.watermark is not None}
+    if len({state.watermark for groups in states.values() for state in groups}) > 1:
         shown = ", ".join(f"{view} at {format_instant(mark)}" for view, mark in marks.items())
         raise UsageError(f"the views stand at different instants ({shown}).\n  Run `featreg materialize` for all of them first.")
     return next(iter(marks.values()))
@@ -134,14 +134,17 @@ def _differences(
 
 
 def _filled_from_files_read(
-    registry: "Registry", compiled: CompiledSet, spine: pa.Table, states: Mapping[str, ViewState], watermark: int
+    registry: "Registry", compiled: CompiledSet, spine: pa.Table, states: Mapping[str, list[ViewState]], watermark: int
 ) -> pa.Table | None:
-    """The offline answer from only those files that each view's runs have read; None when one of them is gone."""
+    """The offline answer from only those files that each view's runs have read; None when one of them is gone.
+
+    Of two groups that have read different files the one with fewer is taken: the other's cells agree with all files.
+    """
     views = registry.applied().compiled.views
     finder = SourceFinder(registry.engine, registry.profile, {})
     relations = {}
-    for name, state in states.items():
-        files = sorted(state.files or {})
+    for name, groups in states.items():
+        files = min((sorted(state.files or {}) for state in groups), key=len)
         if not all((registry.root / file).is_file() for file in files):
             return None
         relation = finder.of_files(views[name].scan.source.name, files)
@@ -168,14 +171,14 @@ def _sampled(set_reader: Any, store: Any, compiled: CompiledSet, sample: int, di
     pools: list[list[tuple]] = []
     for lookup in set_reader.lookups:
         decode = key_decoder([kind for _, kind in lookup.view.key])
-        names = _names(store, lookup.prefix, sample, dice)
-        pools.append([decode(name[len(lookup.prefix) : -1]) for name in names])
+        prefix = lookup.groups[0].prefix
+        pools.append([decode(name[len(prefix) : -1]) for name in _names(store, prefix, sample, dice)])
     rows = []
     for i in range(max(map(len, pools), default=0)):
         row: dict[str, Any] = {}
         for pool, lookup in zip(pools, set_reader.lookups):
-            key = pool[i % len(pool)] if pool else (None,) * len(lookup.columns)
-            row |= {column: value for column, value in zip(lookup.columns, key) if column not in row}
+            key = pool[i % len(pool)] if pool else (None,) * len(lookup.key.columns)
+            row |= {column: value for column, value in zip(lookup.key.columns, key) if column not in row}
         row |= {column: _request_value(kind.name, dice) for column, kind in compiled.request}
         rows.append(row)
     return rows[:sample]

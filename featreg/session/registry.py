@@ -1,5 +1,6 @@
 """Open a repository and call its verbs."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -7,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featreg.compile import Compiled, CompiledView, compile_definitions
+from featreg.compile import Compiled, CompiledFeature, CompiledView, compile_definitions
 from featreg.compile.difference import State
 from featreg.errors import DefinitionError, StoreError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from featreg.session.cleanup import Garbage
     from featreg.session.doctor import Finding
     from featreg.session.materialize import Receipt
-    from featreg.session.online import OnlineReader, Vector
+    from featreg.session.online import OnlineReader
     from featreg.session.parity import Parity
     from featreg.session.push import Pusher, PushReceipt
     from featreg.session.training_set import TrainingSet
+    from featreg.session.vectors import Vector
+    from featreg.stores.contract import Store
 
 Instant = str | int | datetime
 Progress = Callable[[str, int], None]
@@ -113,6 +116,16 @@ class Registry:
             )
         return self._compiled_record(record)
 
+    def applied_at(self, generation: int) -> Applied:
+        """What was applied at a generation.  Raises: UsageError when nothing was."""
+        newest = self.applied()
+        if newest.generation == generation:
+            return newest
+        record = self.log.record(generation)
+        if record is None or record.kind != "apply":
+            raise UsageError(f"nothing was applied at generation {generation}.\n  `featreg doctor` says what is wrong with the log.")
+        return self._compiled_record(record)
+
     def applied_before(self, generation: int) -> Iterator[Applied]:
         """What was applied before a generation, the newest first."""
         while (record := self.log.last("apply", before=generation)) is not None:
@@ -145,7 +158,9 @@ class Registry:
         """
         from featreg.session.apply import apply_working_tree
 
-        return apply_working_tree(self, expected)
+        record = apply_working_tree(self, expected)
+        self._serve_newest()
+        return record
 
     def rollback(self, generation: int | None = None) -> Record:
         """Apply again what was applied at a generation (default: the one before the newest).
@@ -155,7 +170,21 @@ class Registry:
         """
         from featreg.session.apply import apply_again
 
-        return apply_again(self, generation)
+        record = apply_again(self, generation)
+        self._serve_newest()
+        return record
+
+    def _serve_newest(self) -> None:
+        """Point the store to what is applied as far as it is filled.  What fails here the next run makes good; `doctor` tells."""
+        from featreg.session.serving import serve_newest
+        from featreg.session.store import has_store, open_store
+
+        if has_store(self.profile):
+            try:
+                with open_store(self.profile) as store:
+                    serve_newest(self, store)
+            except StoreError as error:
+                warnings.warn(f"applied; the store does not know of it yet: {error}", stacklevel=3)
 
     # Pins ------------------------------------------------------------------------------------
 
@@ -324,15 +353,39 @@ class Registry:
         use_cache(self.profile.state)
         from featreg.session.materialize import materialize
         from featreg.session.receipts import tell_materialized
+        from featreg.session.serving import serve_newest
 
         applied = self.applied()
         known = self.views_to_fill()
         names = list(views) if views is not None else list(known)
         chosen = [_find(known, name, "feature view") for name in names]
+
+        def filled(store: "Store", receipt: "Receipt") -> None:
+            serve_newest(self, store)
+            tell_materialized(self.events, receipt, known[receipt.view], applied.generation)
+
         return materialize(
-            self.engine, self.profile, applied.compiled, chosen, None if to is None else parse_instant(to), rebuild, progress,
-            lambda receipt: tell_materialized(self.events, receipt, known[receipt.view], applied.generation),
-        )  # fmt: skip
+            self.engine, self.profile, chosen, self.aggregates, None if to is None else parse_instant(to), rebuild, progress, filled
+        )
+
+    def aggregates(self, wanted: Iterable[str]) -> dict[str, CompiledFeature]:
+        """Aggregates by definition id, of what is applied or ever was; what is in no record is left out."""
+        left, found = set(wanted), dict[str, CompiledFeature]()
+        for one in self._ever_applied():
+            if not left:
+                break
+            for view in one.compiled.views.values():
+                for feature in view.features:
+                    if feature.id in left and feature.aggregation:
+                        found[feature.id] = feature
+            left -= set(found)
+        return found
+
+    def _ever_applied(self) -> Iterator[Applied]:
+        """What is applied (or the revision that was opened), then what was, the newest first."""
+        newest = self.applied()
+        yield newest
+        yield from self.applied_before(newest.generation or 1 << 62)
 
     def views_to_fill(self) -> dict[str, CompiledView]:
         """What `materialize` fills: the views that are applied, and those that only a pin still reads."""
@@ -341,7 +394,7 @@ class Registry:
 
     def _pinned_views(self, applied: Compiled) -> dict[str, CompiledView]:
         """Views that pins read and that mean something else than what is applied, each once."""
-        from featreg.plan.online import space_of
+        from featreg.plan.groups import space_of
 
         state = self.control()
         spaces, found = {space_of(view) for view in applied.views.values()}, {}

@@ -12,11 +12,11 @@ from featreg.define import EventSource
 from featreg.define.source import UNTIL_BATCH
 from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import UsageError, did_you_mean
-from featreg.plan.online import space_of
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import visible_sql
 from featreg.registry.push_log import START, Position, PushLog
 from featreg.session.profile import Profile
+from featreg.session.serving import watermark_of
 from featreg.session.store import has_store, open_store
 from featreg.session.tables import read_table
 from featreg.sweep.words import arrow_type
@@ -62,10 +62,8 @@ class SourceFinder:
         """Up to where a materialize has covered a view whose source is streamed until it does."""
         if view.scan.source.stream_mode != UNTIL_BATCH or not has_store(self.profile):
             return None
-        from featreg.session.materialize import read_state
-
         with open_store(self.profile) as store:
-            return read_state(store, space_of(view)).watermark
+            return watermark_of(store, view)
 
     def pushed_rows(self, source: EventSource, log: Relation, batched: int | None) -> Relation:
         """The rows of a push log that count: where files take over, those that no batch has covered."""

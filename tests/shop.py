@@ -234,6 +234,10 @@ def serve_forks() -> None:
     """Read calls, fork, tell the child's pid, wait, tell how it ended."""
     from importlib import import_module
 
+    import git  # noqa: F401
+    import pandas  # noqa: F401
+
+    import featreg.session.apply
     import featreg.session.materialize
     import featreg.session.online
     import featreg.session.training_set  # noqa: F401

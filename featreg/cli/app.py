@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featreg.cli import apply, changes, definitions, demo, explain, graph, online, repository, source, training, versions
+from featreg.cli import apply, changes, definitions, demo, explain, graph, online, repository, snapshot, source, training, versions
 from featreg.cli.arguments import Settings
 
 app = typer.Typer(
@@ -72,4 +72,5 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
 for _panel, _name, _verb in _VERBS:
     app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)
 app.add_typer(source.app, name="source", rich_help_panel=_START)
+app.add_typer(snapshot.app, name="snapshot", rich_help_panel=_USE)
 app.add_typer(versions.pins, name="pin", rich_help_panel=_DEFINE)

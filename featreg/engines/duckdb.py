@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,8 +95,7 @@ class DuckDB:
         options = "".join(f", {name} = {_literal(value)}" for name, value in dict(settings.get("options", {})).items())
         if reader == "read_csv" and "all_varchar" not in options:
             options += ", all_varchar = true"
-        listed = ", ".join(_literal(file) for file in files)
-        text = f"{reader}([{listed}]{options})"
+        text = f"{reader}([{_listed(files)}]{options})"
         if reader == "read_parquet" and len(files) > 1:
             return self._parquet_files(files, text, options, f"source '{source}'")
         return self.describe(text, f"source '{source}'", loose=reader != "read_parquet")
@@ -106,10 +106,7 @@ class DuckDB:
         DuckDB takes the first file's types for all and casts the others to them in silence (1.5 becomes 2).  Here a
         column that files do not agree on gets a type that says so, which fits no declaration.  Reads every footer.
         """
-        listed = ", ".join(_literal(file) for file in files)
-        shape = "list_sort(list(concat_ws(' ', name, type, type_length, num_children, converted_type, scale, precision, logical_type)))"
-        forms = f"SELECT file_name, {shape} AS form FROM parquet_schema([{listed}]) GROUP BY file_name"
-        groups = sorted(row[0] for row in self._told(f"SELECT min(file_name) FROM ({forms}) GROUP BY form", what))
+        groups = [group[0] for group in self._parquet_groups(files, what)]
         if len(groups) == 1:
             return self.describe(text, what)
         found = {file: dict(self.describe(f"read_parquet([{_literal(file)}]{options})", what).columns) for file in groups}
@@ -127,6 +124,25 @@ class DuckDB:
             for lower, name in named.items()
         }
         return Relation(text.removesuffix(")") + ", union_by_name = true)", tuple(types.items()))
+
+    def _parquet_groups(self, files: list[str], what: str) -> list[list[str]]:
+        """The files, those of one schema together.  Reads every footer."""
+        shape = "list_sort(list(concat_ws(' ', name, type, type_length, num_children, converted_type, scale, precision, logical_type)))"
+        forms = f"SELECT file_name, {shape} AS form FROM parquet_schema([{_listed(files)}]) GROUP BY file_name"
+        return sorted(row[0] for row in self._told(f"SELECT list(file_name ORDER BY file_name) FROM ({forms}) GROUP BY form", what))
+
+    def forms(self, source: str, location: Mapping[str, Any], files: list[str], file_column: str) -> list[tuple[Relation, list[str]]]:
+        """The files at a location by schema: a relation for each, and its files.  Its columns are those of the data; the text has one
+        more, the file of each row, called `file_column`.
+
+        Raises: DataError when a file cannot be read.
+        """
+        groups = self._parquet_groups(files, f"source '{source}'") if _is_parquet(location, files) else [files]
+        made = []
+        for group in groups:
+            relation = self.location(source, {**location, "path": group}, Path())
+            made.append((replace(relation, text=f"{relation.text.removesuffix(')')}, filename = {_literal(file_column)})"), group))
+        return made
 
     def describe(self, text: str, what: str, loose: bool = False) -> Relation:
         columns = self._told(f"DESCRIBE SELECT * FROM {text}", what)
@@ -255,6 +271,14 @@ def source_files(path: str, root: Path) -> list[str]:
     """The files at a path or glob, sorted; relative ones are below `root`."""
     whole = path if os.path.isabs(path) else str(root / path)
     return sorted(file for file in glob.glob(whole, recursive=True) if os.path.isfile(file))
+
+
+def _is_parquet(location: Mapping[str, Any], files: list[str]) -> bool:
+    return (_FORMATS.get(str(location.get("format", "")).lower()) or reader_of(files[0])) == "read_parquet"
+
+
+def _listed(files: list[str]) -> str:
+    return ", ".join(_literal(file) for file in files)
 
 
 def _agreed(types: Mapping[str, str | None]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from featreg.registry.kept import KeptSnapshot, KeptTrainingSet, keep, read_snapshot, read_training_set
 from featreg.registry.log import Record
 
 
@@ -22,6 +23,7 @@ class Pin:
     at: int
     by: str
     training_set: str | None = None
+    manifest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class ControlState:
     """What holds at a generation.
 
     applied: the generation of the newest apply, 0 for none · ids: `view.feature` -> definition id, as it applied them ·
-    versions: `view.feature` -> definition id -> its number · pins, removed_pins, retired: by name.
+    versions: `view.feature` -> definition id -> its number · pins, removed_pins, retired: by name · snapshots, training_sets: by
+    id, the newest last.
     """
 
     generation: int = 0
@@ -49,6 +52,18 @@ class ControlState:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     removed_pins: Mapping[str, Pin] = field(default_factory=dict)
     retired: Mapping[str, Retirement] = field(default_factory=dict)
+    snapshots: Mapping[str, KeptSnapshot] = field(default_factory=dict)
+    training_sets: Mapping[str, KeptTrainingSet] = field(default_factory=dict)
+
+    def newest_snapshot(self, source: str) -> KeptSnapshot | None:
+        """The last one taken of a source that is not removed."""
+        return next((one for one in reversed(list(self.snapshots.values())) if one.source == source and one.removed_at is None), None)
+
+    def holders(self, snapshot: str) -> list[str]:
+        """What needs a snapshot: training sets, and pins of models that were trained on them."""
+        held = {one.id: one for one in self.training_sets.values() if snapshot in one.snapshots}
+        pins = [pin.name for pin in self.pins.values() if any(pin.manifest in one.manifests for one in held.values())]
+        return [*(f"pin {name}" for name in pins), *(f"training set {identity[:12]}" for identity in held)]
 
     @property
     def current_versions(self) -> dict[str, int]:
@@ -66,6 +81,7 @@ def fold(records: Iterable[Record], state: ControlState | None = None) -> Contro
     generation, applied, ids = before.generation, before.applied, before.ids
     versions = {name: dict(known) for name, known in before.versions.items()}
     pins, removed, retired = dict(before.pins), dict(before.removed_pins), dict(before.retired)
+    snapshots, training_sets = dict(before.snapshots), dict(before.training_sets)
     for record in records:
         generation, body = record.generation, record.body
         match record.kind:
@@ -77,7 +93,7 @@ def fold(records: Iterable[Record], state: ControlState | None = None) -> Contro
                         known[identity] = len(known) + 1
             case "pin":
                 fixed = (body["name"], body["set"], body["generation"], body["features"])
-                pins[body["name"]] = Pin(*fixed, record.at, record.by, body.get("training_set"))
+                pins[body["name"]] = Pin(*fixed, record.at, record.by, body.get("training_set"), body.get("manifest"))
                 removed.pop(body["name"], None)
             case "unpin":
                 if body["name"] in pins:
@@ -86,13 +102,15 @@ def fold(records: Iterable[Record], state: ControlState | None = None) -> Contro
                 retired[body["feature"]] = Retirement(body["feature"], body["on"], record.at, record.by)
             case "keep":
                 retired.pop(body["feature"], None)
-    return ControlState(generation, applied, ids, versions, pins, removed, retired)
+            case _:
+                keep(snapshots, training_sets, record)
+    return ControlState(generation, applied, ids, versions, pins, removed, retired, snapshots, training_sets)
 
 
 def as_document(state: ControlState) -> dict[str, Any]:
     """The state as a value for JSON."""
     document = dict(vars(state))
-    for name in ("pins", "removed_pins", "retired"):
+    for name in ("pins", "removed_pins", "retired", "snapshots", "training_sets"):
         document[name] = [vars(one) for one in document[name].values()]
     return document
 
@@ -100,4 +118,8 @@ def as_document(state: ControlState) -> dict[str, Any]:
 def of_document(document: Mapping[str, Any]) -> ControlState:
     pins, removed = ({one["name"]: Pin(**one) for one in document[name]} for name in ("pins", "removed_pins"))
     retired = {one["feature"]: Retirement(**one) for one in document["retired"]}
-    return replace(ControlState(**document), pins=pins, removed_pins=removed, retired=retired)
+    snapshots = {one.id: one for one in map(read_snapshot, document["snapshots"])}
+    training_sets = {one.id: one for one in map(read_training_set, document["training_sets"])}
+    return replace(
+        ControlState(**document), pins=pins, removed_pins=removed, retired=retired, snapshots=snapshots, training_sets=training_sets
+    )

@@ -1,6 +1,6 @@
 """Say what made a training set: definitions, revision, data and versions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from featreg.canonical import bytes_id, file_id
 from featreg.compile import CompiledSet
+from featreg.snapshots.manifest import Snapshot
 
 FORM = 1
 _LIBRARIES = ("featreg", "duckdb", "numba", "numpy", "pyarrow", "sqlglot")
@@ -23,14 +24,26 @@ def training_manifest(
     table: pa.Table,
     receipts: Iterable[Any],
     asked: dict[str, Any],
+    snapshots: Mapping[str, Snapshot] | None = None,
+    engine: str = "duckdb",
 ) -> dict[str, Any]:
-    """A value for JSON; hashing reads every source file once."""
+    """A value for JSON.  Hashing reads every source file once, but for those of snapshots, whose bytes are known.
+
+    snapshots: by source, those that were read, and those that the files were found equal to.
+    """
+    known = dict(snapshots or {})
+    files = {source: listed for source, listed in files.items() if source not in known}
     return {
         "form": FORM,
         "set": compiled.name,
         "features": dict(compiled.ids),
         "revision": revision,
-        "sources": {source: [_file(Path(file), root) for file in listed] for source, listed in files.items()},
+        "sources": {source: [_file(Path(file), root) for file in listed] for source, listed in files.items()}
+        | {
+            source: [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in one.files]
+            for source, one in known.items()
+        },
+        "snapshots": {source: one.id for source, one in known.items()},
         "spine": {"rows": spine.num_rows, "sha256": spine_fingerprint(spine)},
         "rows": table.num_rows,
         "asked": asked,
@@ -44,8 +57,14 @@ def training_manifest(
             }
             for one in receipts
         ],
-        "versions": {name: _version(name) for name in _LIBRARIES},
+        "engine": engine,
+        "versions": library_versions(),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """What could move a value: featreg, which compiles, and the libraries that compute."""
+    return {name: _version(name) for name in _LIBRARIES}
 
 
 def spine_fingerprint(spine: pa.Table) -> str:

@@ -52,8 +52,12 @@ def tell_written(events: EventPlane, manifest: Mapping[str, Any], path: Path, se
 
 
 def _tell(events: EventPlane, body: Mapping[str, Any]) -> None:
+    tell(events, RECEIPT, body)
+
+
+def tell(events: EventPlane, kind: str, body: Mapping[str, Any]) -> None:
     """The work is done and stands: that it could not be noted is a warning."""
     try:
-        events.record(RECEIPT, body)
+        events.record(kind, body)
     except StoreError as error:
         warnings.warn(f"what was done stands, but its receipt was not written: {error}", stacklevel=3)

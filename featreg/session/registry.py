@@ -22,6 +22,7 @@ from featreg.session.profile import Profile, read_profile
 if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.plan.relation import Relation
+    from featreg.registry.kept import KeptSnapshot
     from featreg.session.changes import Life, Plan
     from featreg.session.cleanup import Garbage
     from featreg.session.doctor import Finding
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from featreg.session.online import OnlineReader
     from featreg.session.parity import Parity
     from featreg.session.push import Pusher, PushReceipt
+    from featreg.session.snapshots import Taken
     from featreg.session.training_set import TrainingSet
     from featreg.session.vectors import Vector
+    from featreg.session.verify import Difference, Verified
     from featreg.stores.contract import Store
 
 Instant = str | int | datetime
@@ -226,6 +229,42 @@ class Registry:
         if record is None:
             raise StoreError(f"{pin} pins generation {known.generation}, which is not in the log.\n  Put the log back from a copy.")
         return self._compiled_record(record)
+
+    # Snapshots -------------------------------------------------------------------------------
+
+    def snapshot(self, source: str) -> "Taken":
+        """Keep a source's data as it is now, immutable: each file once under its SHA-256; files that nobody touched are not read again.
+
+        Raises: UsageError, DataError.
+        """
+        from featreg.session.snapshots import take
+
+        return take(self, source)
+
+    def snapshots(self, source: str | None = None) -> "list[KeptSnapshot]":
+        """The snapshots that were taken, oldest first, with those that were removed."""
+        return [one for one in self.control().snapshots.values() if source in (None, one.source)]
+
+    def verify_snapshot(self, snapshot: str) -> "Verified":
+        """Read every byte of a snapshot's copies, and of the source as it is now.  snapshot: its id or the beginning of it."""
+        from featreg.session.verify import verify
+
+        return verify(self, snapshot)
+
+    def diff_snapshots(self, before: str, after: str | None = None) -> "Difference":
+        """Rows added, removed and changed per partition, from a snapshot to another or to the source as it is now."""
+        from featreg.session.verify import compare_snapshots
+
+        return compare_snapshots(self, before, after)
+
+    def remove_snapshot(self, snapshot: str) -> "tuple[KeptSnapshot, int]":
+        """Delete a snapshot's copies; a tombstone stays.  Returns it and the bytes that are free.
+
+        Raises: RefusedError while a pin or a training set holds it.
+        """
+        from featreg.session.snapshots import remove
+
+        return remove(self, snapshot)
 
     # Changes ---------------------------------------------------------------------------------
 

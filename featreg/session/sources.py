@@ -23,11 +23,17 @@ from featreg.sweep.words import arrow_type
 
 
 class SourceFinder:
-    """The rows of each source, looked up once; `files` says which files were read, `pushed` up to where its push log was."""
+    """The rows of each source, looked up once; `files` says which files were read, `pushed` up to where its push log was.
 
-    def __init__(self, engine: DuckDB, profile: Profile, given: Mapping[str, Any]):
+    placed: sources that are read from files elsewhere, and from those alone: how (format, options), and the files.
+    """
+
+    def __init__(
+        self, engine: DuckDB, profile: Profile, given: Mapping[str, Any],
+        placed: Mapping[str, tuple[Mapping[str, Any], list[str]]] | None = None,
+    ):  # fmt: skip
         self.engine, self.profile = engine, profile
-        self.given = dict(given)
+        self.given, self.placed = dict(given), dict(placed or {})
         self.files: dict[str, list[str]] = {}
         self.pushed: dict[str, Position] = {}
         self._found: dict[str, tuple[Relation, int]] = {}
@@ -39,9 +45,9 @@ class SourceFinder:
         batched: up to where a materialize has covered the source's instants, for `stream="until_batch"`.
         """
         name = source.name
-        if name in self.given:
+        if name in self.given or name in self.placed:
             if name not in self._found:
-                self._found[name] = self._given(name)
+                self._found[name] = self._given(name) if name in self.given else self._placed(name)
             return self._found[name]
         log = self.log_of(source)
         if log is None and source.stream_mode is not None and name not in self.profile.sources:
@@ -118,6 +124,10 @@ class SourceFinder:
     def _given(self, name: str) -> tuple[Relation, int]:
         table = read_table(self.given[name], self.engine, self.profile.root, f"source '{name}'")
         return self.engine.register(f"featreg_source_{name}", table), table.num_rows
+
+    def _placed(self, name: str) -> tuple[Relation, int]:
+        reading, files = self.placed[name]
+        return self.engine.location(name, {**reading, "path": files}, self.profile.root), self._about(files)
 
     def _located(self, name: str) -> tuple[Relation, int]:
         location = self.profile.sources.get(name)

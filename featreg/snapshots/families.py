@@ -50,6 +50,11 @@ class Column:
     family: Family
 
 
+def absent(name: str) -> Column:
+    """A column that other files of the source have: NULL in every row."""
+    return Column(name, Family("absent", ""))
+
+
 class _NoFamily(Exception):
     """A type, or a part of one, that no family holds."""
 

@@ -59,6 +59,8 @@ def _letter(value: str, letter: str) -> str:
 def _duckdb_parts(value: str, family: Family, depth: int) -> list[str]:
     """What `concat` takes for one cell: no part but the first and the last is there for a NULL."""
     match family.name:
+        case "absent":
+            return ["'n;'"]
         case "integer":
             return [_letter(value, "i"), value, "';'"]
         case "bool":

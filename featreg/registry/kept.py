@@ -1,0 +1,82 @@
+"""What the log says of kept data: snapshots, their removal, and the training sets that hold them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from featreg.registry.log import Record
+
+
+@dataclass(frozen=True)
+class KeptSnapshot:
+    """A snapshot as it was recorded.
+
+    document: the object that lists its files · at: when it was taken, and removed_at: when it was deleted, UTC microseconds.
+    """
+
+    id: str
+    source: str
+    manifest_id: str
+    schema_id: str
+    content_id: str
+    numbers: tuple[int, ...]
+    files: int
+    bytes: int
+    first: int | None
+    last: int | None
+    document: str
+    at: int
+    by: str
+    removed_at: int | None = None
+    removed_by: str | None = None
+
+
+@dataclass(frozen=True)
+class KeptTrainingSet:
+    """A training set that was written.
+
+    generation: of the apply whose definitions it was made with, 0 for a revision · sources: name -> snapshot (id or None),
+    manifest_id of the files that were read, and the stretch of event times that it needs · manifests: the objects with all of it, one
+    for each time that it was written, the newest last.
+    """
+
+    id: str
+    set: str
+    generation: int
+    pin: str | None
+    rows: int
+    content_id: str
+    sources: Mapping[str, Mapping[str, Any]]
+    manifests: tuple[str, ...]
+    objects: tuple[str, ...]
+    path: str
+    file_sha256: str
+    at: int
+    by: str
+
+    @property
+    def snapshots(self) -> tuple[str, ...]:
+        return tuple(one["snapshot"] for one in self.sources.values() if one["snapshot"] is not None)
+
+
+def keep(snapshots: dict[str, KeptSnapshot], training_sets: dict[str, KeptTrainingSet], record: Record) -> None:
+    """Fold one record in; the newest of a kind comes last."""
+    body = record.body
+    match record.kind:
+        case "snapshot":
+            snapshots.pop(body["id"], None)
+            snapshots[body["id"]] = read_snapshot({**body, "at": record.at, "by": record.by})
+        case "snapshot_removed":
+            snapshots[body["id"]] = replace(snapshots[body["id"]], removed_at=record.at, removed_by=record.by)
+        case "training_set":
+            before = training_sets.pop(body["id"], None)
+            manifests = (*(before.manifests if before else ()), *body["manifests"])
+            training_sets[body["id"]] = read_training_set({**body, "manifests": manifests, "at": record.at, "by": record.by})
+
+
+def read_snapshot(document: Mapping[str, Any]) -> KeptSnapshot:
+    return KeptSnapshot(**{**document, "numbers": tuple(document["numbers"])})
+
+
+def read_training_set(document: Mapping[str, Any]) -> KeptTrainingSet:
+    return KeptTrainingSet(**{**document, "objects": tuple(document["objects"]), "manifests": tuple(document["manifests"])})

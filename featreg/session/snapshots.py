@@ -1,0 +1,261 @@
+"""Take, read, compare and remove snapshots: immutable copies of a source's data, found again by what they are."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featreg.canonical import canonical_json
+from featreg.define import EventSource
+from featreg.errors import DataError, RefusedError, UsageError, did_you_mean
+from featreg.instants import format_instant
+from featreg.registry.kept import KeptSnapshot
+from featreg.registry.state import ControlState
+from featreg.session.measure import Found, measure
+from featreg.session.source_files import KnownFiles, files_at, location_of, stat_of
+from featreg.snapshots.manifest import Snapshot, read_document, written
+from featreg.snapshots.numbers import content_id_of
+from featreg.snapshots.objects import ObjectStore
+from featreg.snapshots.scheme import Scheme, read_scheme
+
+if TYPE_CHECKING:
+    from featreg.session.profile import Profile
+    from featreg.session.registry import Registry
+
+_MOST_LOOKS = 100
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot, when it was taken (UTC microseconds), and what taking it cost: files and bytes that were read, the rest was known."""
+
+    snapshot: Snapshot
+    at: int
+    is_new: bool
+    files_read: int
+    bytes_read: int
+    seconds: float
+
+    @property
+    def id(self) -> str:
+        return self.snapshot.id
+
+
+def objects_of(profile: "Profile") -> ObjectStore:
+    return ObjectStore(profile.state / "objects")
+
+
+def snapshots_folder(profile: "Profile") -> Path:
+    """What can be made again: links to objects, and which file had which bytes."""
+    return profile.state / "snapshots"
+
+
+def source_of(registry: "Registry", name: str) -> EventSource:
+    """The source as it is applied, or else as the working tree has it.  Raises: UsageError for an unknown one."""
+    known = dict(registry.applied().compiled.sources) if registry.revision or registry.log.last("apply") else {}
+    if name not in known:
+        known = dict(registry.compile().sources)
+    if name not in known:
+        raise UsageError(f"there is no source '{name}'.\n  {did_you_mean(name, known, 'Sources are')}")
+    return known[name]
+
+
+def scheme_of(source: EventSource) -> Scheme | None:
+    return read_scheme(source.partition, source.name)
+
+
+def take(registry: "Registry", name: str) -> Taken:
+    """Keep the source's files as they are now.  Files that nobody touched since the last snapshot are not read again.
+
+    A kill leaves either the snapshot or what was before, and at most objects that nothing names, which the next one clears.
+    Raises: UsageError, DataError.
+    """
+    began, source, profile = time.perf_counter(), source_of(registry, name), registry.profile
+    scheme_of(source)
+    location, objects = location_of(profile, name), objects_of(profile)
+    files = files_at(location, profile.root)
+    if not files:
+        raise DataError(f"source '{name}': no file at {location.path}.\n  Put the data there, or say where it is in conf under [sources].")
+    known = KnownFiles(snapshots_folder(profile), name)
+    with objects.locked():
+        found, read, size = {}, 0, 0
+        for shown, file in files.items():
+            sha256, stat = known.sha256(shown, file), stat_of(file)
+            if sha256 is None or not objects.holds(sha256, stat[0]):
+                sha256, length = objects.put_file(file, link=location.immutable)
+                known.note(shown, stat, sha256)
+                read, size = read + 1, size + length
+            found[shown] = (sha256, objects.path(sha256).stat().st_size)
+        before = registry.control().newest_snapshot(name)
+        tree = _linked(profile, objects, {shown: sha256 for shown, (sha256, _) in found.items()})
+        placed = {shown: Found(tree[shown], length, sha256) for shown, (sha256, length) in found.items()}
+        earlier = None if before is None else _document(objects, before)
+        snapshot = measure(registry.engine, source, location.reading, placed, earlier)
+        document = objects.put_bytes(canonical_json(written(snapshot)))
+        record = _recorded(registry, snapshot, document)
+        known.save(set(files))
+    taken = Taken(snapshot, record.at, record.is_new, read, size, time.perf_counter() - began)
+    if taken.is_new:
+        _tell(registry, "snapshot", {"source": name, "id": snapshot.id, "rows": snapshot.numbers.count, "files": len(files), "bytes": size})
+    return taken
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    at: int
+    is_new: bool
+
+
+def _recorded(registry: "Registry", snapshot: Snapshot, document: str) -> _Recorded:
+    """Record it, unless it is the source's newest already."""
+    for _ in range(_MOST_LOOKS):
+        generation, state = registry.log.generation(), registry.control()
+        newest = state.newest_snapshot(snapshot.source)
+        if newest is not None and newest.id == snapshot.id:
+            return _Recorded(newest.at, False)
+        body = {
+            "id": snapshot.id, "source": snapshot.source, "manifest_id": snapshot.manifest_id, "schema_id": snapshot.schema_id,
+            "content_id": snapshot.content_id, "numbers": snapshot.numbers.listed(), "files": len(snapshot.files),
+            "bytes": sum(file.bytes for file in snapshot.files), "first": snapshot.first, "last": snapshot.last, "document": document,
+        }  # fmt: skip
+        with suppress(RefusedError):
+            return _Recorded(registry.log.append("snapshot", body, generation).at, True)
+    raise RefusedError("other processes write to the log all the time.\n  Let them finish, then repeat this.")
+
+
+def find_kept(state: ControlState, named: str, removed: bool = False) -> KeptSnapshot:
+    """A snapshot by its id or the beginning of it, at least 6 digits.
+
+    Raises: UsageError for none or several; DataError for one that was removed, unless those are wanted too.
+    """
+    found = [one for one in state.snapshots.values() if one.id == named or (len(named) >= 6 and one.id.startswith(named))]
+    if len(found) != 1:
+        listed = ", ".join(f"{one.id[:12]} ({one.source})" for one in found or list(state.snapshots.values())[-10:])
+        raise UsageError(f"{'no' if not found else 'more than one'} snapshot is called '{named}'.\n  There are: {listed or 'none'}.")
+    if found[0].removed_at is not None and not removed:
+        raise SnapshotRemovedError(found[0])
+    return found[0]
+
+
+class SnapshotRemovedError(DataError):
+    """A snapshot that was taken and is removed."""
+
+    def __init__(self, kept: KeptSnapshot):
+        self.id, self.source = kept.id, kept.source
+        when = format_instant(kept.removed_at or 0)
+        super().__init__(
+            f"SNAPSHOT_GONE: snapshot {kept.id[:12]} of '{kept.source}' was removed at {when} by {kept.removed_by}; it had "
+            f"{kept.numbers[0]:,} rows, content {kept.content_id[:12]}.\n"
+            f"  If the source still has that data, `featreg snapshot take {kept.source}` brings it back under the same id."
+        )
+
+
+def read_snapshot(registry: "Registry", named: str) -> tuple[KeptSnapshot, Snapshot]:
+    """Raises: UsageError, DataError."""
+    kept = find_kept(registry.control(), named)
+    return kept, _document(objects_of(registry.profile), kept)
+
+
+def _document(objects: ObjectStore, kept: KeptSnapshot) -> Snapshot:
+    return read_document(json.loads(objects.read(kept.document)))
+
+
+def placed_files(profile: "Profile", snapshot: Snapshot) -> dict[str, Path]:
+    """The snapshot's files under names that end as they did, so that they are read as they were: shown path -> place.
+
+    Raises: DataError (SNAPSHOT_GONE) when an object is not there.
+    """
+    objects = objects_of(profile)
+    gone = [file for file in snapshot.files if not objects.holds(file.sha256, file.bytes)]
+    if gone:
+        listed = ", ".join(file.path for file in gone[:3]) + (", …" if len(gone) > 3 else "")
+        raise DataError(
+            f"SNAPSHOT_GONE: {len(gone)} of {len(snapshot.files)} files of snapshot {snapshot.id[:12]} of '{snapshot.source}' are not in "
+            f"{objects.folder}: {listed}.\n  Put them back from a copy of that folder, or take it again where the source still has "
+            f"the data: featreg snapshot take {snapshot.source}"
+        )
+    return _linked(profile, objects, {file.path: file.sha256 for file in snapshot.files})
+
+
+def _linked(profile: "Profile", objects: ObjectStore, files: Mapping[str, str]) -> dict[str, Path]:
+    """Links to objects under the paths that the files had, by object: a hive column is read from its path, gzip from an ending."""
+    base = snapshots_folder(profile) / "files"
+    made = {}
+    for shown, sha256 in files.items():
+        link = base / sha256[:2] / sha256 / shown.lstrip("/").replace("..", "__")
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.symlink(os.path.relpath(objects.path(sha256).resolve(), link.parent.resolve()), link)
+        made[shown] = link
+    return made
+
+
+def remove(registry: "Registry", named: str) -> tuple[KeptSnapshot, int]:
+    """Delete a snapshot's copies and leave a tombstone; gives it and the bytes that are free now.
+
+    Raises: RefusedError while a pin or a training set holds it.
+    """
+    objects = objects_of(registry.profile)
+    with objects.locked(to_remove=True):
+        for _ in range(_MOST_LOOKS):
+            generation, state = registry.log.generation(), registry.control()
+            kept = find_kept(state, named)
+            if held := state.holders(kept.id):
+                raise RefusedError(
+                    f"snapshot {kept.id[:12]} of '{kept.source}' is held by {', '.join(held[:5])}{', …' if len(held) > 5 else ''}.\n"
+                    "  What they were trained on could not be rebuilt without it, so it stays."
+                )
+            with suppress(RefusedError):
+                registry.log.append("snapshot_removed", {"id": kept.id}, generation)
+                break
+        else:
+            raise RefusedError("other processes write to the log all the time.\n  Let them finish, then repeat this.")
+        freed = sum(objects.remove(sha256) for sha256 in unreached(registry))
+    _tell(registry, "snapshot_removed", {"source": kept.source, "id": kept.id, "bytes": freed})
+    return kept, freed
+
+
+def unreached(registry: "Registry") -> list[str]:
+    """Objects that neither a snapshot nor a training set names.  Call it under the store's lock: what is being put is named later."""
+    objects, state = objects_of(registry.profile), registry.control()
+    reached: set[str] = set()
+    for kept in state.snapshots.values():
+        if kept.removed_at is None:
+            reached.add(kept.document)
+            reached |= {file.sha256 for file in _document(objects, kept).files}
+    for made in state.training_sets.values():
+        reached |= {*made.manifests, *made.objects}
+    return sorted(set(objects.all()) - reached)
+
+
+def _tell(registry: "Registry", kind: str, body: Mapping[str, Any]) -> None:
+    from featreg.session.receipts import tell
+
+    tell(registry.events, kind, body)
+
+
+def described(snapshot: Snapshot, scheme: Scheme | None, at: int) -> dict[str, Any]:
+    """A snapshot for JSON."""
+    return {
+        "id": snapshot.id, "source": snapshot.source, "taken_at": format_instant(at), "manifest_id": snapshot.manifest_id,
+        "schema_id": snapshot.schema_id, "content_id": snapshot.content_id, "numbers": snapshot.numbers.listed(),
+        "rows": snapshot.numbers.count, "files": len(snapshot.files), "bytes": sum(file.bytes for file in snapshot.files),
+        "columns": snapshot.shape, "pin": snapshot.pin,
+        "partitions": [
+            {
+                "name": one.name, "rows": one.numbers.count, "numbers": one.numbers.listed(),
+                "content_id": content_id_of(snapshot.shape, one.numbers), "first": _shown(one.first), "last": _shown(one.last),
+                "files": [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in one.files],
+            }
+            for one in snapshot.partitions(scheme)
+        ],
+    }  # fmt: skip
+
+
+def _shown(instant: int | None) -> str | None:
+    return None if instant is None else format_instant(instant)

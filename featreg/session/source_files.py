@@ -1,0 +1,99 @@
+"""List the files at a source's location and name their bytes, reading only what changed since it was last read."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featreg.canonical import file_id
+from featreg.engines.duckdb import source_files
+from featreg.errors import UsageError
+
+if TYPE_CHECKING:
+    from featreg.session.profile import Profile
+
+SETTLED = 2_000_000_000  # nanoseconds after which a file system gives a change another time
+_Stat = tuple[int, int, int]  # bytes, mtime, ctime
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a source's data is: path or glob, and how it is read.  immutable: nothing there is ever written to again."""
+
+    source: str
+    path: str
+    reading: Mapping[str, Any]
+    immutable: bool
+
+
+def location_of(profile: "Profile", source: str) -> Location:
+    """Raises: UsageError when the profile does not know the source."""
+    found = profile.sources.get(source)
+    settings: dict[str, Any] = {"path": found} if isinstance(found, str) else dict(found) if isinstance(found, Mapping) else {}
+    if not isinstance(settings.get("path"), str):
+        known = ", ".join(profile.sources) or "none"
+        raise UsageError(
+            f"profile '{profile.name}' does not say where source '{source}' is (it knows: {known}).\n"
+            f'  Add to conf/{profile.name}.toml under [sources]:  {source} = "data/{source}/*.parquet"'
+        )
+    reading: dict[str, Any] = {key: settings[key] for key in ("format", "options") if key in settings}
+    return Location(source, settings["path"], reading, bool(settings.get("immutable", False)))
+
+
+def shown_path(file: str, root: Path) -> str:
+    """As snapshots name files: below the repository's root, or absolute."""
+    return Path(file).relative_to(root).as_posix() if Path(file).is_relative_to(root) else file
+
+
+def files_at(location: Location, root: Path) -> dict[str, Path]:
+    """The files there now, by the name that snapshots give them, sorted."""
+    return dict(sorted((shown_path(file, root), Path(file)) for file in source_files(location.path, root)))
+
+
+class KnownFiles:
+    """Which bytes a path had when it was last read, for a path that nobody has touched since: a cache, and no more.
+
+    Touched is another size, mtime or ctime; no program sets a ctime.  One of the last seconds counts for nothing, since the
+    file can change again without another one.
+    """
+
+    def __init__(self, folder: Path, source: str):
+        self.path = folder / f"{source}.known.json"
+        self._known: dict[str, list[Any]] = {}
+        with suppress(OSError, ValueError):
+            self._known = json.loads(self.path.read_text(encoding="utf-8"))
+
+    def sha256(self, shown: str, file: Path) -> str | None:
+        """None for a file that must be read."""
+        *stat, sha256 = self._known.get(shown, (0, 0, 0, ""))
+        return sha256 if tuple(stat) == stat_of(file) else None
+
+    def note(self, shown: str, stat: _Stat, sha256: str) -> None:
+        """stat: of before the file was read."""
+        settled = time.time_ns() - stat[2] > SETTLED
+        self._known[shown] = [*stat[:2], stat[2] if settled else 0, sha256]
+
+    def read(self, shown: str, file: Path) -> str:
+        """The file's SHA-256, from its bytes where they are not known."""
+        sha256 = self.sha256(shown, file)
+        if sha256 is None:
+            stat = stat_of(file)
+            sha256 = file_id(file)
+            self.note(shown, stat, sha256)
+        return sha256
+
+    def save(self, shown: set[str]) -> None:
+        """Keep what is known of these."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps({name: entry for name, entry in self._known.items() if name in shown}), encoding="utf-8")
+        os.replace(part, self.path)
+
+
+def stat_of(file: Path) -> _Stat:
+    stat = os.stat(file)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,0 +1,154 @@
+"""Verify a snapshot, against its own bytes and against the source; compare it with another, row by row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featreg.canonical import file_id
+from featreg.define import EventSource
+from featreg.errors import DataError
+from featreg.session.drift import drift, row_changes, side_of, whole_columns
+from featreg.session.measure import Found, Group, groups_of, measure
+from featreg.session.snapshots import objects_of, placed_files, read_snapshot, scheme_of, source_of
+from featreg.session.source_files import files_at, location_of
+from featreg.snapshots.coverage import Coverage, Verdict
+from featreg.snapshots.families import Column, shape_text
+from featreg.snapshots.manifest import Snapshot
+
+if TYPE_CHECKING:
+    from featreg.session.registry import Registry
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verifying found.  damaged: files whose kept copy is gone or changed · drift: the source as it is now, file by file."""
+
+    snapshot: Snapshot
+    damaged: tuple[str, ...]
+    drift: Coverage
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.damaged
+
+    @property
+    def differs(self) -> bool:
+        return any(one.fails for one in self.drift.verdicts)
+
+
+def verify(registry: "Registry", named: str) -> Verified:
+    """Read every byte of the copies and of the source's files, whatever their times say; rows only where bytes differ.
+
+    Raises: UsageError; DataError when the snapshot was removed.
+    """
+    snapshot = read_snapshot(registry, named)[1]
+    source, objects = source_of(registry, snapshot.source), objects_of(registry.profile)
+    damaged = tuple(file.path for file in snapshot.files if not objects.is_whole(file.sha256))
+    location = location_of(registry.profile, source.name)
+    live = {shown: (file_id(file), file) for shown, file in files_at(location, registry.profile.root).items()}
+    kept = {} if damaged else placed_files(registry.profile, snapshot)
+    return Verified(snapshot, damaged, drift(registry.engine, source, snapshot, kept, live, scheme_of(source)))
+
+
+@dataclass(frozen=True)
+class PartitionDifference:
+    """Rows of one partition that only one side has.  changed: same event time and tie_break columns, other values."""
+
+    partition: str
+    rows_before: int
+    rows_after: int
+    added: int
+    removed: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """From one snapshot to another, or to the source as it is now (after is None).
+
+    schema: what happened to columns, in words; rows are compared in the columns that both have.
+    rewritten: partitions of other bytes and the same rows.
+    """
+
+    source: str
+    before: str
+    after: str | None
+    schema: tuple[str, ...]
+    partitions: tuple[PartitionDifference, ...]
+    rewritten: tuple[str, ...]
+
+    @property
+    def is_none(self) -> bool:
+        return not self.partitions and not self.schema
+
+
+def compare_snapshots(registry: "Registry", before: str, after: str | None = None) -> Difference:
+    """What changed from a snapshot to another, or to the source now.
+
+    Raises: UsageError; DataError for snapshots of two sources, or one that is gone.
+    """
+    old = read_snapshot(registry, before)[1]
+    source = source_of(registry, old.source)
+    places = placed_files(registry.profile, old)
+    if after is not None:
+        new = read_snapshot(registry, after)[1]
+        new_places = placed_files(registry.profile, new)
+    else:
+        location = location_of(registry.profile, source.name)
+        new_places = files_at(location, registry.profile.root)
+        found = {shown: Found(file, file.stat().st_size, file_id(file)) for shown, file in new_places.items()}
+        new = measure(registry.engine, source, location.reading, found, old)
+    if new.source != old.source:
+        raise DataError(f"{before} is of source '{old.source}' and {after} of '{new.source}'; snapshots of one source are compared.")
+    columns = _shared(whole_columns(old), whole_columns(new))
+    sides = [side_of({file.path: (file.sha256, there[file.path]) for file in one.files}, scheme_of(source)).partitions
+             for one, there in ((old, places), (new, new_places))]  # fmt: skip
+    changed, rewritten = _partitions(registry, source, (old, new), sides, columns)
+    return Difference(source.name, old.id, None if after is None else new.id, _schema(old, new), tuple(changed), tuple(rewritten))
+
+
+def _partitions(
+    registry: "Registry", source: EventSource, snapshots: tuple[Snapshot, Snapshot],
+    sides: Sequence[Mapping[str, Mapping[str, tuple[str, Path]]]], columns: Sequence[Column],
+) -> tuple[list[PartitionDifference], list[str]]:  # fmt: skip
+    scheme = scheme_of(source)
+    rows = [{part.name: part.numbers.count for part in one.partitions(scheme)} for one in snapshots]
+    numbers = [{part.name: part.numbers for part in one.partitions(scheme)} for one in snapshots]
+    same_columns = snapshots[0].shape == snapshots[1].shape == shape_text(columns)
+    changed, rewritten = [], []
+    for name in sorted(set(sides[0]) | set(sides[1])):
+        files = [side.get(name, {}) for side in sides]
+        if [(shown, sha) for shown, (sha, _) in files[0].items()] == [(shown, sha) for shown, (sha, _) in files[1].items()]:
+            continue
+        if same_columns and numbers[0].get(name) == numbers[1].get(name):
+            rewritten.append(name)
+            continue
+        groups: list[list[Group]] = [
+            groups_of(registry.engine, source, one.reading, [place for _, place in there.values()], columns)
+            for one, there in zip(snapshots, files)
+        ]
+        change = row_changes(registry.engine, source, groups[0], groups[1])
+        if change.is_none:
+            rewritten.append(name)
+        else:
+            counts = (rows[0].get(name, 0), rows[1].get(name, 0))
+            changed.append(PartitionDifference(name, *counts, change.added, change.removed, change.changed))
+    return changed, rewritten
+
+
+def _shared(old: Sequence[Column], new: Sequence[Column]) -> tuple[Column, ...]:
+    families = {column.name.lower(): column.family.name for column in new}
+    return tuple(column for column in old if families.get(column.name.lower()) == column.family.name)
+
+
+def _schema(old: Snapshot, new: Snapshot) -> tuple[str, ...]:
+    was, now = ({name: kind for form in one.forms for name, kind in form} for one in (old, new))
+    told = [f"column '{name}' is gone ({was[name]})" for name in sorted(was.keys() - now.keys())]
+    told += [f"column '{name}' is new ({now[name]})" for name in sorted(now.keys() - was.keys())]
+    return tuple(told + [f"column '{name}': {was[name]} → {now[name]}" for name in sorted(was) if name in now and was[name] != now[name]])
+
+
+def verdict_document(verdict: Verdict) -> dict[str, object]:
+    """A verdict for JSON."""
+    return {**vars(verdict), "kind": str(verdict.kind)}

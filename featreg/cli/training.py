@@ -20,9 +20,12 @@ def training_set(
     name: Annotated[str, typer.Argument(metavar="SET", autocompletion=complete_names("sets"))],
     time: Annotated[str, typer.Option("--time", metavar="COLUMN", help="The spine's column of as-of instants.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write: .parquet or .csv; the manifest goes beside it.")
+        str,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Where to write: .parquet or .csv, or with Spark a folder; the manifest goes beside it."
+        ),
     ],
-    spine: Annotated[Path | None, typer.Option("--spine", metavar="FILE", help="The rows to fill: Parquet, CSV or JSON.")] = None,
+    spine: Annotated[str | None, typer.Option("--spine", metavar="FILE", help="The rows to fill: Parquet, CSV or JSON.")] = None,
     spine_sql: Annotated[str | None, typer.Option("--spine-sql", metavar="SQL", help="The rows to fill, as a DuckDB query.")] = None,
     known_at: Annotated[str | None, typer.Option("--known-at", metavar="INSTANT", help="Only rows that had arrived by then.")] = None,
     pin: Annotated[str | None, typer.Option("--pin", metavar="MODEL:VERSION", help="The definitions that a model was pinned to.")] = None,
@@ -34,19 +37,18 @@ def training_set(
     settings: Settings = context.obj
     if (spine is None) == (spine_sql is None):
         raise UsageError("give the rows to fill, either as --spine FILE or as --spine-sql SQL.")
-    if out.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"--out {out}: a training set is written as .parquet or .csv.")
     began = clock.perf_counter()
-    rows = spine.expanduser().absolute() if spine is not None else as_query(str(spine_sql))
+    rows = as_query(str(spine_sql)) if spine is None else spine if "://" in spine else Path(spine).expanduser().absolute()
     with featreg.open(settings.repository, profile=settings.profile) as registry:
+        if registry.profile.engine == "duckdb" and Path(out).suffix not in (".parquet", ".csv"):
+            raise UsageError(f"--out {out}: a training set is written as .parquet or .csv.")
         say_if_compiling(settings, registry.profile.state)
         with progress(settings, "reading") as advance:
             made = registry.training_set(name, rows, time=time, known_at=known_at, draft=draft, pin=pin, progress=advance)
-        written = made.write(out)
+        size = bytes_of(made.write(out))
     seconds = clock.perf_counter() - began
-    features = len(made.manifest["features"])
+    features, rows_written = len(made.manifest["features"]), len(made)
     rejected = sum(receipt.rejected for receipt in made.receipts)
-    size = written.stat().st_size
 
     def render(console: "Console") -> None:
         lines = table("view", "events", "rejected", "seconds", right=("events", "rejected", "seconds"))
@@ -55,13 +57,13 @@ def training_set(
         for receipt in made.receipts:
             for example in receipt.examples:
                 console.print(f"[yellow]rejected[/yellow] {escape(receipt.view)}: {escape(example)}", soft_wrap=True)
-        told = f"{len(made):,} rows, {features} features, {bytes_text(size)}, {seconds_text(seconds)}"
-        console.print(f"[green]written[/green]  {escape(str(out))}  {told}", soft_wrap=True)
-        console.print(f"[dim]beside it {escape(out.name)}.manifest.json: what made it[/dim]", soft_wrap=True)
+        told = f"{rows_written:,} rows, {features} features, {bytes_text(size)}, {seconds_text(seconds)}"
+        console.print(f"[green]written[/green]  {escape(out)}  {told}", soft_wrap=True)
+        console.print(f"[dim]beside it {escape(Path(out).name)}.manifest.json: what made it[/dim]", soft_wrap=True)
 
     document = {
-        "out": str(out),
-        "rows": len(made),
+        "out": out,
+        "rows": rows_written,
         "features": features,
         "rejected": rejected,
         "bytes": size,
@@ -69,6 +71,13 @@ def training_set(
         "manifest": made.manifest,
     }
     show(settings, document, render)
+
+
+def bytes_of(written: Path | str) -> int:
+    """Of a file, or of all files in a folder; 0 where only Spark can look."""
+    if isinstance(written, str):
+        return 0
+    return sum(file.stat().st_size for file in ([written] if written.is_file() else written.rglob("*")) if file.is_file())
 
 
 def as_query(text: str) -> str:

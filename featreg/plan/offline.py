@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from featreg.compile.compiled import CompiledView
 from featreg.compile.program import SweepProgram
 from featreg.plan.relation import Relation
-from featreg.plan.scan_sql import EVENT_ROW, ScanText, scan_text
+from featreg.plan.scan_sql import ScanText, scan_text
 from featreg.vocabulary import DataType
 
 SMALL_BUCKET, LARGE_BUCKET = 6_000_000, 16_000_000  # rows: a sort of narrow ones takes about 0.3 GB and 0.9 GB
@@ -43,12 +43,9 @@ def plan_backfill(
 
 def _bucket(scan: ScanText, spine: str, number: int, count: int) -> str:
     keys = "".join(f"{key}, " for key in scan.keys)
-    apart = "" if scan.event_is_visible else ", e"
     nothing = "" if scan.event_is_visible else ", NULL::BIGINT AS e"
-    inputs = "".join(f", {name}" for name in scan.inputs)
     nulls = "".join(f", NULL AS {name}" for name in scan.inputs)
     mine = f" WHERE hash({', '.join(scan.keys)}) % {count} = {number}" if count > 1 else ""
     order = "".join(f"{key} NULLS FIRST, " for key in scan.keys)
-    events = f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({scan.sql}){mine}"
     rows = f"SELECT {keys}t, r{nothing}{nulls} FROM {spine}{mine}"
-    return f"{events} UNION ALL {rows} ORDER BY {order}t, r DESC"
+    return f"{scan.events(scan.sql)}{mine} UNION ALL {rows} ORDER BY {order}t, r DESC"

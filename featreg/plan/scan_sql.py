@@ -5,7 +5,7 @@ come out as key parts, visible and event instant in microseconds, a verdict (0 g
 1 rejected, 2 digits below the microsecond), and the lifted inputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from featreg.compile.compiled import CompiledView, Input
@@ -124,13 +124,25 @@ def _tried(text: str, declared: str, wide: str) -> SourceColumn:
 
 @dataclass(frozen=True)
 class ScanText:
-    """The scan of a view in SQL, and its columns: k0.., v, e (None where it is v), bad, i0..."""
+    """The scan of a view in SQL, and its columns: k0.., v, e (None where it is v), bad, i0...
+
+    parts: (scan, examples) of each part of the relation, for an engine that reads them apart.
+    reads: the source's columns whose values decide a row; no part of a scan names another.
+    """
 
     sql: str
     keys: tuple[str, ...]
     inputs: tuple[str, ...]
     event_is_visible: bool
     examples: str
+    parts: tuple[tuple[str, str], ...]
+    reads: tuple[str, ...]
+
+    def events(self, sql: str) -> str:
+        """A scan as rows of a sweep's stream: key parts, t, r, e where it is not t, inputs."""
+        keys, inputs = "".join(f"{key}, " for key in self.keys), "".join(f", {name}" for name in self.inputs)
+        apart = "" if self.event_is_visible else ", e"
+        return f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({sql})"
 
 
 def scan_text(
@@ -151,7 +163,19 @@ def scan_text(
     parts = [_part(view, program, part, event_is_visible, earliest, _least(before, part.before), since) for part in relation.parts]
     keys, inputs = tuple(f"k{i}" for i in range(len(view.scan.keys))), tuple(f"i{n}" for n in range(len(program.inputs)))
     sql, examples = (" UNION ALL ".join(texts) for texts in zip(*parts))
-    return ScanText(sql, keys, inputs, event_is_visible, examples)
+    reads = {name for part in relation.parts for name in _reads(view, program, read_columns(source, part))}
+    ordered = tuple(name for name, _ in source.columns if name in reads)
+    return ScanText(sql, keys, inputs, event_is_visible, examples, tuple(parts), ordered)
+
+
+def _reads(view: CompiledView, program: SweepProgram, read: Mapping[str, SourceColumn]) -> set[str]:
+    """Columns that decide a row: those that something names, and those that may not fit."""
+    source = view.scan.source
+    named = {source.event_time, *(column for column, _ in view.scan.keys)}
+    named |= {source.available_column} if source.available_column is not None else set()
+    expressions = [view.scan.where, *(part for item in program.inputs for part in (item.expression, item.where))]
+    named |= {column for typed in expressions if typed is not None for column in typed.columns}
+    return named | {name for name, column in read.items() if column.misfit is not None or column.too_fine is not None}
 
 
 def _part(
@@ -177,7 +201,8 @@ def _part(
     verdict = f"CASE WHEN {too_fine} THEN {TOO_FINE} WHEN {rejected} THEN {REJECTED} ELSE {GOOD} END" if fine else f"({rejected})"
     arrived = _arrived(source, relation)
     visible = _visible(source, place, event, arrived)
-    columns = read_list(source, read) + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
+    also = [f"{quote(ARRIVED)} AS {arrived}"] if arrived else []
+    columns = read_list(source, read, _reads(view, program, read)) + also
     base = f"SELECT {', '.join(columns)} FROM {relation.text}"
     there = [filter_text and f"({filter_text})", *(f"{place[column]} IS NOT NULL" for column, _ in view.scan.keys)]
     bounds = []
@@ -205,7 +230,7 @@ def _part(
     found = {name.lower(): name for name, _ in relation.columns}
     raw = "".join(f", {quote(found[name.lower()])}::VARCHAR AS x{place[name]}" for name in place)  # as it stands in the data
     shown = ", ".join(f"{quote(name)} := x{place[name]}" for name in place)
-    base_with_raw = f"SELECT {', '.join(columns)}{raw} FROM {relation.text}"
+    base_with_raw = f"SELECT {', '.join(read_list(source, read) + also)}{raw} FROM {relation.text}"
     examples = (
         f"(SELECT struct_pack({shown})::VARCHAR FROM ({judged.replace(base, base_with_raw)}) WHERE {is_bad} LIMIT 3)"
     )
@@ -221,10 +246,13 @@ def visible_sql(source: EventSource, relation: Relation) -> str:
     return f"SELECT {visible} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text})"
 
 
-def read_list(source: EventSource, read: Mapping[str, SourceColumn]) -> list[str]:
-    """What a SELECT lists to read the declared columns, c0.. in order: values, then the marks that `contract_checks` looks at."""
+def read_list(source: EventSource, read: Mapping[str, SourceColumn], wanted: Iterable[str] | None = None) -> list[str]:
+    """What a SELECT lists to read the declared columns, c0.. in order: values, then the marks that `contract_checks` looks at.
+
+    wanted: of these columns alone.
+    """
     place = {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
-    columns = [f"{read[name].text} AS {place[name]}" for name in place]
+    columns = [f"{read[name].text} AS {place[name]}" for name in place if wanted is None or name in set(wanted)]
     columns += [f"({column.misfit}) AS m{place[name]}" for name, column in read.items() if column.misfit is not None]
     return columns + [f"({column.too_fine}) AS f{place[name]}" for name, column in read.items() if column.too_fine is not None]
 

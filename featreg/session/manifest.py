@@ -1,6 +1,6 @@
 """Say what made a training set: definitions, revision, data and versions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ def training_manifest(
     revision: dict[str, Any],
     files: dict[str, list[str]],
     root: Path,
-    spine: pa.Table,
-    table: pa.Table,
+    spine: pa.Table | None,
+    table: Sized,
     receipts: Iterable[Any],
     asked: dict[str, Any],
     snapshots: Mapping[str, Snapshot] | None = None,
@@ -29,6 +29,7 @@ def training_manifest(
 ) -> dict[str, Any]:
     """A value for JSON.  Hashing reads every source file once, but for those of snapshots, whose bytes are known.
 
+    spine: None when Spark's executors read it, and it has no fingerprint then.
     snapshots: by source, those that were read, and those that the files were found equal to.
     """
     known = dict(snapshots or {})
@@ -44,8 +45,8 @@ def training_manifest(
             for source, one in known.items()
         },
         "snapshots": {source: one.id for source, one in known.items()},
-        "spine": {"rows": spine.num_rows, "sha256": spine_fingerprint(spine)},
-        "rows": table.num_rows,
+        "spine": {"rows": len(table), "sha256": None if spine is None else spine_fingerprint(spine)},
+        "rows": len(table),
         "asked": asked,
         "views": [
             {
@@ -58,7 +59,7 @@ def training_manifest(
             for one in receipts
         ],
         "engine": engine,
-        "versions": library_versions(),
+        "versions": library_versions() | ({"pyspark": _version("pyspark")} if engine == "spark" else {}),
     }
 
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,69 @@ def write_training_set(table: pa.Table, manifest: Mapping[str, Any], path: Path)
             pyarrow.parquet.write_table(table, part)
         else:
             pyarrow.csv.write_csv(table, part)
-        side = manifest_path(path)
-        side_part = side.with_name(f".{side.name}.{os.getpid()}.part")
-        side_part.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(side_part, side)
+        _write_manifest(manifest, path)
         os.replace(part, path)
     except OSError as error:
         raise DataError(f"{path} could not be written: {error.strerror}.") from error
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def write_blocks(schema: pa.Schema, blocks: Iterator[pa.Table], manifest: Mapping[str, Any], path: Path) -> Path:
+    """As `write_training_set`, of rows that come block by block; one block is in memory (of CSV all are)."""
+    if path.suffix == ".csv":
+        return write_training_set(pa.concat_tables([schema.empty_table(), *blocks]), manifest, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with pyarrow.parquet.ParquetWriter(part, schema) as writer:
+            for block in blocks:
+                writer.write_table(block)
+        _write_manifest(manifest, path)
+        os.replace(part, path)
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error.strerror}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def write_parts(
+    write: Callable[[str], None], manifest: Mapping[str, Any], path: str, write_text: Callable[[str, str], None]
+) -> Path | str:
+    """A folder of part files that `write(location)` makes elsewhere.
+
+    Beside its name and renamed, where the location is a local folder; at a URI in place, for object stores know no
+    renaming: there Spark's committer leaves no part file of a run that failed, and `_SUCCESS` says that a folder is whole.
+    """
+    if "://" in path:
+        write(path)
+        write_text(f"{path.rstrip('/')}.manifest.json", _manifest_text(manifest))
+        return path
+    folder = Path(path).absolute()
+    if folder.exists():
+        raise UsageError(f"{path} is there already. Write to another folder, or take it away.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        write(f"file://{part}")
+        _write_manifest(manifest, folder)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _write_manifest(manifest: Mapping[str, Any], path: Path) -> None:
+    side = manifest_path(path)
+    part = side.with_name(f".{side.name}.{os.getpid()}.part")
+    part.write_text(_manifest_text(manifest), encoding="utf-8")
+    os.replace(part, side)
+
+
+def _manifest_text(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
 
 
 def manifest_path(path: Path) -> Path:

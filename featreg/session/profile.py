@@ -13,6 +13,7 @@ from featreg.instants import parse_duration
 
 STATE_FOLDER = ".featreg"
 _KNOWN = {"engine", "sources", "online", "registry", "duckdb", "spark", "require_clean"}
+_ENGINES = ("duckdb", "spark")
 _ONLINE = {"store", "path", "url", "replay", "stale_after", "push_ids", "log"}
 _REGISTRY = {"path", "url", "clock_tolerance"}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -37,6 +38,7 @@ class Profile:
     registry_url: str | None = field(default=None, repr=False)
     clock_tolerance: int = parse_duration("1m")
     duckdb: Mapping[str, object] = field(default_factory=dict)
+    spark: Mapping[str, object] = field(default_factory=dict)
     replay: int = parse_duration("10m")
     stale_after: int = parse_duration("10m")
     push_ids: int = parse_duration("7d")
@@ -86,12 +88,12 @@ def read_profile(root: Path, name: str) -> Profile:
     log_url = registry.get("url")
     if log_url is not None and not str(log_url).startswith(("postgresql://", "postgres://")):
         raise UsageError(f"conf/{path.name}: [registry] url is a url of PostgreSQL, as postgresql://user:${{PASSWORD}}@host/database.")
-    if engine != "duckdb":
-        raise UsageError(f"conf/{path.name}: engine {engine!r} is not here. Engines are: duckdb.")
+    if engine not in _ENGINES:
+        raise UsageError(f"conf/{path.name}: engine {engine!r} is not here. Engines are: {', '.join(_ENGINES)}.")
     return Profile(
         name=name,
         root=root,
-        engine=engine,
+        engine=str(engine),
         sources=_table(settings, "sources", path.name),
         store=store,
         online_path=root / str(online.get("path", f"{STATE_FOLDER}/online")),
@@ -100,6 +102,7 @@ def read_profile(root: Path, name: str) -> Profile:
         registry_url=None if log_url is None else str(log_url),
         clock_tolerance=parse_duration(str(registry.get("clock_tolerance", "1m"))),
         duckdb=_table(settings, "duckdb", path.name),
+        spark=_table(settings, "spark", path.name),
         replay=parse_duration(str(online.get("replay", "10m"))),
         stale_after=parse_duration(str(online.get("stale_after", "10m"))),
         push_ids=parse_duration(str(online.get("push_ids", "7d"))),

@@ -45,10 +45,15 @@ def tell_written(events: EventPlane, manifest: Mapping[str, Any], path: Path, se
     ]
     body = {
         "verb": "training-set", "set": manifest["set"], "pin": manifest["asked"]["pin"], "rows": manifest["rows"],
-        "bytes": path.stat().st_size, "seconds": round(seconds, 4), "path": str(path), "views": views,
+        "bytes": _bytes_of(path), "seconds": round(seconds, 4), "path": str(path), "views": views,
         "manifest": bytes_id(manifest_path(path).read_bytes()), "features": json.loads(json.dumps(manifest["features"])),
     }  # fmt: skip
     _tell(events, body)
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
 def _tell(events: EventPlane, body: Mapping[str, Any]) -> None:

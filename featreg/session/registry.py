@@ -20,11 +20,15 @@ from featreg.registry.state import ControlState, Pin, Retirement
 from featreg.session.profile import Profile, read_profile
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from featreg.engines.duckdb import DuckDB
+    from featreg.engines.spark import Spark
     from featreg.plan.relation import Relation
     from featreg.registry.kept import KeptSnapshot
     from featreg.session.changes import Life, Plan
     from featreg.session.cleanup import Garbage
+    from featreg.session.distributed import DistributedTrainingSet
     from featreg.session.doctor import Finding
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader
@@ -49,26 +53,31 @@ class Applied:
     generation: int
 
 
-def open_registry(root: str | Path = ".", profile: str = "local", revision: str | None = None) -> "Registry":
+def open_registry(
+    root: str | Path = ".", profile: str = "local", revision: str | None = None, spark: "SparkSession | None" = None
+) -> "Registry":
     """Open the repository at `root` with a profile of `conf/`.
 
     revision: read definitions as they were at that commit, instead of what is applied.
+    spark: run on this session, whatever engine the profile names.
     Raises: UsageError when there is no such folder, profile or revision.
     """
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
         raise UsageError(f"{root} is no folder.")
-    return Registry(folder, read_profile(folder, profile), revision)
+    chosen = read_profile(folder, profile)
+    return Registry(folder, chosen if spark is None else replace(chosen, engine="spark"), revision, spark)
 
 
 class Registry:
     """One open repository.  A context manager; its stores and engine are closed at the end."""
 
-    def __init__(self, root: Path, profile: Profile, revision: str | None = None):
-        self.root, self.profile, self.revision = root, profile, revision
+    def __init__(self, root: Path, profile: Profile, revision: str | None = None, spark: "SparkSession | None" = None):
+        self.root, self.profile, self.revision, self._session = root, profile, revision, spark
         self.log = open_log(profile.registry_path, profile.registry_url, profile.clock_tolerance)
         self.events = EventPlane(profile.events_path)
         self._engine: DuckDB | None = None
+        self._spark: Spark | None = None
         self._reader: OnlineReader | None = None
         self._pushers: dict[str, Pusher] = {}
         self._applied: dict[int, Applied] = {}
@@ -84,6 +93,8 @@ class Registry:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
+        if self._spark is not None:
+            self._spark.close()
         if self._engine is not None:
             self._engine.close()
         for pusher in self._pushers.values():
@@ -91,7 +102,7 @@ class Registry:
         self._pushers = {}
         self.events.close()
         self.log.close()
-        self._reader = self._engine = None
+        self._reader = self._spark = self._engine = None
 
     # Definitions -----------------------------------------------------------------------------
 
@@ -327,6 +338,15 @@ class Registry:
             self._engine = DuckDB(self.profile.duckdb, self.profile.state / "tmp")
         return self._engine
 
+    @property
+    def spark(self) -> "Spark":
+        """The session of `engine = "spark"`, begun on first use."""
+        if self._spark is None:
+            from featreg.engines.spark import Spark
+
+            self._spark = Spark(self.profile.spark, self.profile.state, self.engine, self._session)
+        return self._spark
+
     def training_set(
         self,
         name: str,
@@ -338,10 +358,11 @@ class Registry:
         pin: str | None = None,
         known_at: Instant | None = None,
         progress: Progress | None = None,
-    ) -> "TrainingSet":
+    ) -> "TrainingSet | DistributedTrainingSet":
         """Attach a set's features to the spine, each row as serving would have answered at its instant.
 
         spine: Arrow, pandas, Polars, a path to Parquet or CSV, or a SQL query; n rows in, n rows out, same order.
+            With Spark a DataFrame of it, a folder or a URI too, which executors read.
         time: the spine's column of as-of instants; naive is UTC.
         draft: use the working tree's definitions, applied or not.  pin: those that a model was pinned to.
         sources: rows in place of a source's location.
@@ -365,15 +386,19 @@ class Registry:
         feature_set = _find(used.compiled.sets, name, "feature set")
         finder = SourceFinder(self.engine, self.profile, sources or {})
         finder.refuse_unknown(used.compiled.sources)
-        rows = check_spine(read_table(spine, self.engine, self.root, "the spine"), time, feature_set)
         known = None if known_at is None else parse_instant(known_at)
         views = used.compiled.views
+        asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft, "pin": pin}
+        if self.profile.engine == "spark":
+            from featreg.session.distributed import distributed_training_set
+
+            return distributed_training_set(self, feature_set, views, finder, spine, time, known, dict(used.revision), asked, progress)
+        rows = check_spine(read_table(spine, self.engine, self.root, "the spine"), time, feature_set)
 
         def relation_of(view: CompiledView) -> "tuple[Relation, int]":
             return finder.find(view.scan.source, finder.batched_until(view))
 
         table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
-        asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft, "pin": pin}
         manifest = training_manifest(feature_set, dict(used.revision), finder.files, self.root, rows.table, table, receipts, asked)
         return TrainingSet(table, manifest, receipts, None if draft else self.events)
 

@@ -1,0 +1,413 @@
+"""Fill a spine with Spark: stage it, sweep each lookup's partitions, assemble in the spine's order.
+
+The driver holds the plan, counts and what it was handed; rows go from executor to executor.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from featreg.compile import CompiledSet, CompiledView, Lookup
+from featreg.compile.program import build_program
+from featreg.engines.duckdb import source_files
+from featreg.engines.spark import Overflown, Rows, Spark, arrow_schema, is_frame
+from featreg.engines.worker import from_bytes
+from featreg.errors import OverflowDataError, RejectedRowsError
+from featreg.instants import format_instant
+from featreg.plan.relation import Relation, quote
+from featreg.plan.scan_sql import ScanText, scan_text
+from featreg.registry.events import EventPlane
+from featreg.session.manifest import training_manifest
+from featreg.session.order import in_order
+from featreg.session.sources import SourceFinder
+from featreg.session.tables import instants_of, read_table, request_column
+from featreg.session.tasks import (
+    BLOBS,
+    FILE,
+    FRAGMENTS,
+    STAGED,
+    START,
+    Ask,
+    Assemble,
+    Carry,
+    Lift,
+    Numbering,
+    StageSpine,
+    SweepPartition,
+    stream_ddl,
+    stream_fields,
+)
+from featreg.session.training_set import ViewReceipt, check_spine, cutoffs
+from featreg.sweep.stream import Layout
+from featreg.sweep.warm import BACKFILL, compile_for
+from featreg.sweep.words import arrow_type
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    from pyspark.sql import DataFrame
+
+    from featreg.session.registry import Registry
+
+BLOCK_ROWS = 1 << 17  # spine rows of a part file: 28 columns of doubles are 30 MB
+_DAY = 86_400_000_000
+_FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def distributed_training_set(
+    registry: "Registry", compiled: CompiledSet, views: Mapping[str, CompiledView], finder: SourceFinder, spine: Any,
+    time: str, known_at: int | None, revision: dict[str, Any], asked: dict[str, Any], progress: Callable[[str, int], None] | None,
+) -> "DistributedTrainingSet":  # fmt: skip
+    """What `Registry.training_set` gives with Spark."""
+    engine = registry.spark
+    staged = stage_spine(engine, spine, time, compiled, registry.root)
+    filling = fill_with_spark(engine, compiled, views, lambda view: _source_of(engine, finder, view), staged, known_at, progress)
+    manifest = training_manifest(
+        compiled, revision, finder.files, registry.root, staged.table, staged, filling.receipts, asked, engine="spark"
+    )
+    return DistributedTrainingSet(filling, manifest, filling.receipts, None if asked["draft"] else registry.events)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source's rows for workers: the parts that stand beside each other, and how a scan is spelled over them.
+
+    about: how many rows; None when only Spark could say.
+    """
+
+    parts: tuple[Rows, ...]
+    about: int | None
+
+    @property
+    def relation(self) -> Relation:
+        whole: Relation | None = None
+        for part in reversed(self.parts):
+            whole = replace(part.relation, beside=whole)
+        assert whole is not None
+        return whole
+
+
+def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView) -> Source:
+    source = view.scan.source
+    name, batched = source.name, finder.batched_until(view)
+    if is_frame(finder.given.get(name)):
+        return Source((engine.frame_rows(finder.given[name]),), None)
+    location = finder.profile.sources.get(name)
+    if name in finder.given or location is None or not engine.reads_itself(location):
+        relation, about = finder.find(source, batched)
+        return Source(tuple(_part(engine, finder.files.get(name, []), part) for part in relation.parts), about)
+    found, log = engine.located(name, location), finder.log_of(source)
+    finder.files[name] = []
+    if log is None:
+        return Source((found,), None)
+    pushed = finder.pushed_rows(source, log[0], batched)
+    bounded = finder.before_the_stream(source, found.relation, pushed)
+    return Source((replace(found, relation=bounded), _part(engine, [], pushed)), None)
+
+
+def _part(engine: Spark, files: Sequence[str], part: Relation) -> Rows:
+    """Rows that the driver's DuckDB has found: files, or a table that it holds."""
+    table = next((table for name, table in engine.duckdb.tables.items() if quote(name) == part.text), None)
+    rows = engine.files(part, files) if table is None else engine.given(table)
+    return replace(rows, relation=replace(rows.relation, since=part.since, before=part.before))
+
+
+@dataclass(frozen=True)
+class StagedSpine:
+    """The rows to fill as chunks for workers.
+
+    table: the rows when the driver was handed them, else None.  first, last: of the as-of instants.
+    """
+
+    chunks: "DataFrame"
+    schema: pa.Schema
+    numbering: Numbering
+    time: str
+    first: int
+    last: int
+    table: pa.Table | None = None
+
+    def __len__(self) -> int:
+        return self.numbering.rows
+
+    def row(self, engine: Spark, number: int) -> pa.Table:
+        """One row, for an error that names it."""
+        if self.table is not None:
+            return self.table.slice(number, 1)
+        bases = self.numbering.bases or {}
+        chunk, base = max(((chunk, base) for chunk, base in bases.items() if base <= number), key=lambda one: one[1])
+        return from_bytes(pa.scalar(engine.collected(self.chunks.where(f"number = {chunk}"))[0]["rows"])).slice(number - base, 1)
+
+
+def stage_spine(engine: Spark, spine: Any, time: str, compiled: CompiledSet, root: Path) -> StagedSpine:
+    """Take the spine in any form: of a Spark DataFrame and of Parquet files executors read the rows, all else the driver.
+
+    A DataFrame's order is that of its partitions; that of files is by path, then as they stand in them.
+    """
+    frame = _frame_of(engine, spine, root)
+    if frame is None:
+        return _stage_table(engine, read_table(spine, engine.duckdb, root, "the spine"), time, compiled)
+    schema = arrow_schema(frame.drop(FILE, START))
+    check_spine(schema.empty_table(), time, compiled)
+    chunks = engine.stage(engine.run(frame, StageSpine(time, "the spine"), STAGED), STAGED)
+    found = engine.collected(chunks.drop("rows"))
+    bases, rows = {}, 0
+    for one in sorted(found, key=lambda one: (one["file"], one["start"], one["number"])):
+        bases[one["number"]] = rows
+        rows += one["count"]
+    first, last = min((one["low"] for one in found), default=0), max((one["high"] for one in found), default=0)
+    return StagedSpine(chunks.select("number", "rows"), schema, _numbering(engine, rows, bases), time, first, last)
+
+
+def _stage_table(engine: Spark, table: pa.Table, time: str, compiled: CompiledSet) -> StagedSpine:
+    checked = check_spine(table, time, compiled)
+    rows, as_of = table.num_rows, checked.as_of
+    step = 1 << 16
+    chunks = engine.ship((at, table.slice(at, step)) for at in range(0, rows, step))
+    first, last = (int(as_of.min()), int(as_of.max())) if rows else (0, 0)
+    return StagedSpine(chunks, table.schema, _numbering(engine, rows, None), time, first, last, table)
+
+
+def _numbering(engine: Spark, rows: int, bases: Mapping[int, int] | None) -> Numbering:
+    blocks = max(1, -(-rows // BLOCK_ROWS))
+    return Numbering(rows, BLOCK_ROWS, tuple(engine.slots(blocks)) if blocks > 1 else (0,), bases)
+
+
+def _frame_of(engine: Spark, spine: Any, root: Path) -> "DataFrame | None":
+    """The spine as a frame, when executors can read it."""
+    if is_frame(spine):
+        return spine
+    if not isinstance(spine, (str, Path)):
+        return None
+    text = str(spine)
+    if "://" in text:
+        files = [text]
+    elif not text.lower().endswith((".parquet", ".pq")) and not (root / text).is_dir():
+        return None
+    else:
+        whole = Path(text) if Path(text).exists() else root / text
+        files = [f"file://{file}" for file in (sorted(whole.rglob("*.parquet")) if whole.is_dir() else source_files(str(whole), root))]
+        if not files:
+            return None
+    with engine.told("the spine"):
+        read = engine.session.read.options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED").parquet(*files)
+        return read.selectExpr("*", f"_metadata.file_path AS {FILE}", f"_metadata.file_block_start AS {START}")
+
+
+def fill_with_spark(
+    engine: Spark,
+    compiled: CompiledSet,
+    views: Mapping[str, CompiledView],
+    source_of: Callable[[CompiledView], Source],
+    spine: StagedSpine,
+    known_at: int | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> "Filling":
+    """Sweep every lookup; results are staged by the executors.  Raises: as `training_set.fill` does."""
+    for name, kind in compiled.request:
+        request_column(spine.schema.empty_table(), name, kind, "the spine")
+    staged, receipts = [], []
+    for number, lookup in enumerate(compiled.lookups):
+        view = views[lookup.view]
+        fragments, receipt = _look_up(engine, number, lookup, view, source_of(view), spine, known_at)
+        staged.append(fragments)
+        receipts.append(receipt)
+        if progress is not None:
+            progress(view.name, receipt.events)
+    return Filling(engine, compiled, views, spine, tuple(staged), tuple(receipts))
+
+
+def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, source: Source, spine: StagedSpine, known_at: int | None):
+    began = time.perf_counter()
+    needed, features = view.closure(tuple(feature for feature, _ in lookup.features)), view.by_name
+    program = build_program(view, tuple(name for name in needed if features[name].aggregation))
+    if engine.is_local:
+        compile_for(BACKFILL, [program])  # once here, not in every worker
+    key_types = tuple(kind for _, kind in view.scan.keys)
+    first, last = cutoffs(np.array([spine.first, spine.last]), view.cadence, known_at).tolist()
+    earliest = None if program.longest is None else first - program.longest
+    scan = scan_text(view, program, source.relation, earliest, last if known_at is None else min(last, known_at))
+    input_types = tuple(item.type for item in program.inputs)
+    fields = stream_fields(key_types, input_types, scan.event_is_visible)
+    ddl = stream_ddl(fields)
+    keys = tuple(zip(lookup.spine_columns, (kind for _, kind in view.key)))
+    day = None if earliest is None else _day_before(earliest)
+    events = []
+    for rows, (sql, _) in zip(source.parts, scan.parts):
+        pruned = engine.only(rows, scan.reads)
+        if day is not None:
+            pruned = engine.not_before(pruned, view.scan.source.event_time, day)
+        events.append(engine.run(pruned.frame, Lift(scan.events(sql), rows.packed, fields), ddl))
+    asked = engine.run(spine.chunks, Ask(spine.numbering, spine.time, keys, view.cadence, known_at, fields), ddl)
+    derived = tuple((name, typed) for name in needed if (typed := features[name].derived) is not None)
+    layout = Layout(key_types, input_types, scan.event_is_visible)
+    task = SweepPartition(number, spine.numbering, program, layout, lookup.features, derived)
+    by_key = engine.by_key([*events, asked], scan.keys, None if source.about is None else source.about + len(spine))
+    try:
+        fragments = engine.stage(engine.run(by_key, task, FRAGMENTS), FRAGMENTS)
+    except Overflown as error:
+        raise _overflow(engine, error, lookup, spine) from None
+    counted = engine.collected(fragments.where("block < 0").select("events", "rejected"))
+    event_count, rejected = sum(one["events"] for one in counted), sum(one["rejected"] for one in counted)
+    examples = _examples(engine, source, scan) if rejected else ()
+    if rejected > view.scan.source.max_rejected:
+        raise RejectedRowsError(view.scan.source.name, rejected, view.scan.source.max_rejected, examples)
+    receipt = ViewReceipt(view.name, event_count, rejected, examples, time.perf_counter() - began)
+    return fragments.where("block >= 0"), receipt
+
+
+def _examples(engine: Spark, source: Source, scan: ScanText) -> tuple[str, ...]:
+    """Three rejected rows, as they stand in the data."""
+    found: list[str] = []
+    for rows, (_, examples) in zip(source.parts, scan.parts):
+        task = Lift(f"SELECT * FROM {examples} AS told (example)", rows.packed, {"example": pa.string()})
+        found += [one["example"] for one in engine.collected(engine.run(rows.frame, task, "example string").limit(3))]
+    return tuple(found[:3])
+
+
+def _day_before(instant: int) -> str | None:
+    """A day that begins before the instant, for a bound that need not be sharp; None beyond the years that have four digits."""
+    if not _FIRST_DAY.timestamp() * 1e6 < instant < _LAST_DAY.timestamp() * 1e6:
+        return None
+    return datetime.fromtimestamp((instant - _DAY) // 1_000_000, UTC).date().isoformat()
+
+
+def _overflow(engine: Spark, error: Overflown, lookup: Lookup | None, spine: StagedSpine) -> OverflowDataError:
+    row = spine.row(engine, error.facts["row"])
+    key = {part: row[part][0].as_py() for part in (lookup.spine_columns if lookup else ())}
+    return OverflowDataError(error.facts["overflow"], key, format_instant(int(instants_of(row, spine.time, "the spine")[0])))
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A spine whose lookups are swept and staged: what is left is to put rows together, once or more often."""
+
+    engine: Spark
+    compiled: CompiledSet
+    views: Mapping[str, CompiledView]
+    spine: StagedSpine
+    staged: "tuple[DataFrame, ...]"
+    receipts: tuple[ViewReceipt, ...]
+
+    def _assemble(self, shown: tuple[str, ...]) -> Assemble:
+        request = tuple(name for name, _ in self.compiled.request)
+        carried = tuple(dict.fromkeys((*shown, *(request if self.compiled.derived else ()))))
+        types = {
+            name: self.views[lookup.view].by_name[feature].type for lookup in self.compiled.lookups for feature, name in lookup.features
+        }
+        derived = tuple(in_order(self.compiled))
+        used = self.compiled.request if derived else ()
+        return Assemble(self.spine.numbering, len(self.staged), carried, shown, self.compiled.names, types, used, derived)
+
+    def _frame(self, task: Assemble, schema: Any) -> "DataFrame":
+        parts = list(self.staged)
+        if task.carried:
+            parts.append(self.engine.run(self.spine.chunks, Carry(self.spine.numbering, task.carried), FRAGMENTS))
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole.unionByName(part)
+        return self.engine.run(whole.repartition(len(self.spine.numbering.slots), "slot"), task, schema)
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """The filled spine, block by block, in its order; one block is in memory."""
+        table = self.spine.table
+        names = () if table is not None else tuple(self.spine.schema.names)
+        frame, first = self._frame(self._assemble(names), BLOBS), 0
+        try:
+            for one in self.engine.streamed(frame):
+                block = from_bytes(pa.scalar(one["rows"]))
+                if table is not None:
+                    mine = table.slice(first, block.num_rows)
+                    block = pa.table([*mine.columns, *block.columns], schema=self.schema)
+                yield block
+                first += block.num_rows
+        except Overflown as error:
+            raise _overflow(self.engine, error, None, self.spine) from None
+        assert first == len(self.spine), f"{first} of {len(self.spine)} rows came back"
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        features = [pa.field(name, arrow_type(kind)) for name, kind in self.compiled.columns]
+        return pa.schema([*self.spine.schema, *features])
+
+    def write_parts(self, path: str) -> None:
+        """Write Parquet part files by the executors; each is a block, so their names' order is the spine's."""
+        from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
+        plain = pa.schema([_plain(one) for one in self.schema])
+        spark_schema = from_arrow_schema(plain, prefer_timestamp_ntz=True)
+        task = replace(self._assemble(tuple(self.spine.schema.names)), target=to_arrow_schema(spark_schema, timezone="UTC"))
+        try:
+            with self.engine.told(f"writing {path}"):
+                self._frame(task, spark_schema).write.parquet(path)
+        except Overflown as error:
+            raise _overflow(self.engine, error, None, self.spine) from None
+
+
+def _plain(one: pa.Field) -> pa.Field:
+    """A field as Spark can write it."""
+    kind = one.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_timestamp(kind):
+        kind = pa.timestamp("us", kind.tz)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        kind = pa.string()
+    return pa.field(one.name, kind)
+
+
+@dataclass(frozen=True)
+class DistributedTrainingSet:
+    """A training set whose rows are where the executors left them, until they are written or asked for.
+
+    n spine rows in, n rows out, same order.  It is good while its registry is open.
+    """
+
+    filling: Filling
+    manifest: Mapping[str, Any]
+    receipts: tuple[ViewReceipt, ...] = field(default=())
+    events: EventPlane | None = field(default=None, repr=False, compare=False)  # where writing it is told; nowhere for a draft
+
+    def __len__(self) -> int:
+        return len(self.filling.spine)
+
+    def to_arrow(self) -> pa.Table:
+        """All rows, in the driver's memory."""
+        blocks = list(self.filling.blocks())
+        return pa.concat_tables(blocks) if blocks else self.filling.schema.empty_table()
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> "polars.DataFrame":
+        import polars
+
+        return polars.from_arrow(self.to_arrow())  # type: ignore[return-value]
+
+    def write(self, path: str | Path) -> Path | str:
+        """A folder: Parquet part files, written by the executors, in the spine's order.  A file: .parquet or .csv, through the driver.
+
+        The manifest is beside it as `<path>.manifest.json`.  All is written whole or not at all.
+        """
+        from featreg.session.output import write_blocks, write_parts
+        from featreg.session.receipts import tell_written
+
+        began = time.perf_counter()
+        written: Path | str
+        if "://" in str(path) or Path(path).suffix not in (".parquet", ".csv"):
+            written = write_parts(self.filling.write_parts, self.manifest, str(path), self.filling.engine.write_text)
+        else:
+            written = write_blocks(self.filling.schema, self.filling.blocks(), self.manifest, Path(path))
+        if self.events is not None and isinstance(written, Path):
+            tell_written(self.events, self.manifest, written, time.perf_counter() - began)
+        return written
+
+    def _repr_html_(self) -> str:
+        return next(self.filling.blocks(), self.filling.schema.empty_table()).slice(0, 20).to_pandas().to_html()

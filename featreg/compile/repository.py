@@ -1,5 +1,7 @@
 """Compile all definitions of a repository, with every problem of every file at once."""
 
+from collections.abc import Mapping
+
 from featreg.canonical import content_id
 from featreg.compile.compiled import Compiled, CompiledView
 from featreg.compile.sets import compile_set
@@ -10,15 +12,18 @@ from featreg.load import Definitions
 __all__ = ["compile_definitions", "repository_id"]
 
 
-def compile_definitions(definitions: Definitions) -> Compiled:
+def compile_definitions(definitions: Definitions, known: Mapping[str, CompiledView] | None = None) -> Compiled:
     """Compile views, then sets.
 
+    known: views that were compiled before, as of another state; one whose definition is the same is taken as it is.
     Raises: DefinitionError with all problems, in file and line order.
     """
     problems: list[Problem] = []
     views: dict[str, CompiledView] = {}
     for name, view in definitions.views.items():
-        compiled = compile_view(view, definitions.place, problems.append)
+        before = (known or {}).get(name)
+        is_known = before is not None and before.definition == view
+        compiled = before if is_known else compile_view(view, definitions.place, problems.append)
         if compiled is not None:
             views[name] = compiled
     broken = set(definitions.views) - set(views)

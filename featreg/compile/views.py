@@ -27,12 +27,15 @@ def compile_view(view: FeatureView, place: Place, report: Report) -> CompiledVie
         failed.append(Problem(error, file, line, f"{view.name}.{part}" if part else view.name, hint))
 
     columns = view.source.types
+    known: dict[tuple[str, DataType | None], Typed] = {}  # one input under three windows is read once
 
     def typed(text: str | None, part: str | None = None, expect: DataType | None = None) -> Typed | None:
         if text is None:
             return None
         try:
-            return analyze(text, columns, expect=expect)
+            if (text, expect) not in known:
+                known[text, expect] = analyze(text, columns, expect=expect)
+            return known[text, expect]
         except UsageError as error:
             message, _, hint = str(error).partition("\n")
             fail(_with_source(message, view.source.name), hint.strip() or None, part)

@@ -9,7 +9,8 @@ import ast
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import signature
+from functools import cache
+from inspect import Signature, signature
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, NoReturn
 
@@ -570,7 +571,7 @@ class _Reader:
     def _made(self, node: ast.Call, function: Any, label: str, kind: str | None, positional: list[Any], named: dict[str, Any]) -> Any:
         if isinstance(function, FunctionType | MethodType):
             try:
-                signature(function).bind(*positional, **named)
+                _bind(function, positional, named)
             except TypeError as error:
                 self._fail(node, f"{label}: {error}.")
         elif isinstance(function, BuiltinMethodType) and (positional or named):
@@ -675,3 +676,17 @@ def _repeated(value: Any, times: Any) -> int:
 def _length(value: Any) -> int:
     """`len`, for a range too that is longer than `len` can say."""
     return max(0, (value.stop - value.start) // value.step) if isinstance(value, range) else len(value)
+
+
+def _bind(function: FunctionType | MethodType, positional: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Raises: TypeError when a function cannot be called with these arguments."""
+    if isinstance(function, MethodType):
+        _signature_of(function.__func__).bind(function.__self__, *positional, **named)
+    else:
+        _signature_of(function).bind(*positional, **named)
+
+
+@cache
+def _signature_of(function: Any) -> Signature:
+    """Of the few functions that specs may call; finding one out takes longer than the call."""
+    return signature(function)

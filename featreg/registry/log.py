@@ -19,7 +19,7 @@ from typing import Any
 
 from featreg.canonical import content_id
 from featreg.errors import RefusedError, StoreError
-from featreg.instants import SECOND, format_duration, format_instant
+from featreg.instants import HOUR, SECOND, format_duration, format_instant
 from featreg.registry.who import writer_name
 
 FORMAT = 3
@@ -236,7 +236,7 @@ class ControlLog(ABC):
             raise RefusedError(
                 f"the clock was moved back: it says {format_instant(now)}, and the newest record is of {format_instant(newest)}.\n"
                 f"  Set it right. If it is right and the record is wrong, let [registry] clock_tolerance be more than "
-                f"{format_duration(-((now - newest) // SECOND) * SECOND)} until then."
+                f"{format_duration(-((now - newest) // HOUR) * HOUR)} until then."
             )
         return max(now, newest)
 

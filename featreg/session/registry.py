@@ -286,8 +286,8 @@ class Registry:
         """
         from featreg.session.changes import plan_changes
 
-        names = (before, after or "the working tree")
-        return plan_changes(self, names, self._state_at(before), self._state_at(after))
+        names, first = (before, after or "the working tree"), self._state_at(before)
+        return plan_changes(self, names, first, self._state_at(after, first))
 
     def plan(self) -> "Plan":
         """What `apply` would change: from what is applied to the working tree, or to the revision that was opened."""
@@ -298,7 +298,7 @@ class Registry:
         if record is not None:
             before = _state({path: text.encode() for path, text in record.body["files"].items()})
             name = f"generation {record.generation}"
-        return plan_changes(self, (name, self.revision or "the working tree"), before, self._state_at(self.revision))
+        return plan_changes(self, (name, self.revision or "the working tree"), before, self._state_at(self.revision, before))
 
     def history(self, feature: str) -> "list[Life]":
         """What `view.feature` has meant: an entry for each apply that changed it, oldest first.  Raises: UsageError for an unknown one."""
@@ -306,12 +306,15 @@ class Registry:
 
         return life_of(feature, self.control(), self.log)
 
-    def _state_at(self, revision: str | None) -> State:
+    def _state_at(self, revision: str | None, other: State | None = None) -> State:
+        """The state at a revision, or of the working tree; views that are as in another state are compiled there already."""
+        known = other.compiled.views if other is not None else {}
         if revision is None:
             definitions = load_directory(self.root)
-            return State(definitions, compile_definitions(definitions))
+            return State(definitions, compile_definitions(definitions, known))
         try:
-            return _state(read_revision(self.root, revision)[0])
+            definitions = load_files(read_revision(self.root, revision)[0])
+            return State(definitions, compile_definitions(definitions, known))
         except DefinitionError as error:
             at = [replace(problem, file=f"{problem.file} at {revision}" if problem.file else revision) for problem in error.problems]
             raise DefinitionError(at) from None

@@ -149,7 +149,8 @@ def test_diff_compares_a_revision_with_the_working_tree_or_another(repository: P
         ("recent.spent_7d", "semantic"), ("recent.mean", "semantic"), ("model.share", "semantic"),
     ]  # fmt: skip
     assert document["unchanged"] == 2
-    assert document["work"] == [{"view": "recent", "features": ["spent_7d"], "source": "orders", "rows": None, "rebuilds": True}]
+    unknown = {"rows": None, "keys": None, "bytes": None, "seconds": None}
+    assert document["work"] == [{"view": "recent", "features": ["spent_7d"], "source": "orders", "rebuilds": False, **unknown}]
     assert "| semantic | `recent.spent_7d` | input amount → amount * 2 |" in run(capsys, "diff", "v1", "HEAD", "--format", "markdown")
     assert "no change; 5 as before" in run(capsys, "diff", "HEAD", "--exit-code")
 

@@ -8,13 +8,15 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.definitions import Revision
-from featreg.cli.terminal import counted, escape, show
+from featreg.cli.terminal import bytes_text, counted, escape, seconds_text, show
+from featreg.cli.values import example_text, value_document, value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from featreg.compile.difference import Change
-    from featreg.session.changes import Plan, ViewWork
+    from featreg.session.changes import Plan
+    from featreg.session.work import ViewWork
 
 DIFFERS = 5
 _STYLES = {"removed": "red", "semantic": "yellow", "additive": "green", "layout": "cyan", "metadata": "dim"}
@@ -27,6 +29,10 @@ class Format(StrEnum):
 
 
 HowShown = Annotated[Format, typer.Option("--format", help="As text, or as Markdown for a pull request.")]
+HowMany = Annotated[
+    int | None,
+    typer.Option("--values", metavar="N", help="Compute changed features by both versions on N sampled rows, and show how they differ."),
+]
 ByExitCode = Annotated[bool, typer.Option("--exit-code", help=f"Leave with {DIFFERS} when something changes.")]
 
 
@@ -35,6 +41,7 @@ def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="A git revision.")],
     after: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; default: the working tree.", show_default=False)] = None,
     how: HowShown = Format.text,
+    values: HowMany = None,
     exit_code: ByExitCode = False,
 ) -> None:
     """Compare definitions of two git revisions, or of one and the working tree, by what they mean."""
@@ -42,16 +49,22 @@ def diff(
 
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
-        _show(settings, registry.diff(before, after), how, exit_code)
+        _show(settings, registry.diff(before, after, values=values), how, exit_code)
 
 
-def plan(context: typer.Context, revision: Revision = None, how: HowShown = Format.text, exit_code: ByExitCode = False) -> None:
+def plan(
+    context: typer.Context,
+    revision: Revision = None,
+    how: HowShown = Format.text,
+    values: HowMany = None,
+    exit_code: ByExitCode = False,
+) -> None:
     """Say what `apply` would change, why, who is affected and what must be computed."""
     import featreg
 
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile, revision=revision) as registry:
-        _show(settings, registry.plan(), how, exit_code)
+        _show(settings, registry.plan(values=values), how, exit_code)
 
 
 def plan_document(plan: "Plan") -> dict[str, Any]:
@@ -76,6 +89,7 @@ def plan_document(plan: "Plan") -> dict[str, Any]:
         "unchanged": len(plan.changes) - len(changed),
         "warnings": list(plan.warnings),
         "work": [vars(one) | {"features": list(one.features)} for one in plan.work],
+        "values": [value_document(one) for one in plan.values],
     }
 
 
@@ -100,6 +114,10 @@ def print_plan(console: "Console", plan: "Plan") -> None:
         console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)
     for one in plan.work:
         console.print(f"[dim]to compute[/dim]  {escape(_work_text(one))}", soft_wrap=True)
+    for value in plan.values:
+        console.print(f"[dim]values[/dim]      {escape(value_text(value))}", soft_wrap=True)
+        for example in value.examples:
+            console.print(f"            [dim]{escape(example_text(example))}[/dim]", soft_wrap=True)
     console.print(_summary(plan), soft_wrap=True)
 
 
@@ -134,8 +152,13 @@ def _place(change: "Change") -> str:
 
 def _work_text(one: "ViewWork") -> str:
     rows = "a source that is not here" if one.rows is None else f"about {one.rows:,} rows"
+    told = [rows]
+    if one.keys is not None and one.bytes is not None:
+        told += [f"{one.keys:,} keys", bytes_text(one.bytes)]
+    if one.seconds is not None:
+        told.append(f"about {seconds_text(one.seconds)}")
     online = "; its online state is filled anew by the next materialize" if one.rebuilds else ""
-    return f"{one.view}: {counted(len(one.features), 'feature')} from {one.source}, {rows}{online}"
+    return f"{one.view}: {counted(len(one.features), 'feature')} from {one.source}, {', '.join(told)}{online}"
 
 
 def _summary(plan: "Plan") -> str:
@@ -157,6 +180,9 @@ def _markdown(plan: "Plan") -> Iterator[str]:
     if plan.warnings:
         yield ""
         yield from (f"- **warning**: {_plain(warning)}" for warning in plan.warnings)
+    if plan.values:
+        yield ""
+        yield from (f"- values: {_plain(value_text(one))}" for one in plan.values)
     if plan.work:
         yield ""
         yield from (f"- to compute: {_plain(_work_text(one))}" for one in plan.work)

@@ -1,37 +1,23 @@
 """Say what applying or merging would do: the changes between two states, and the work that follows from them."""
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from featreg.compile import compile_definitions
 from featreg.compile.difference import Change, ChangeKind, State, compare
-from featreg.errors import DataError, UsageError, did_you_mean
+from featreg.errors import UsageError, did_you_mean
 from featreg.load import load_files
-from featreg.plan.groups import space_of
 from featreg.registry.log import ControlLog, Record
 from featreg.registry.state import ControlState
 from featreg.session.pins import retirement_warnings
+from featreg.session.work import ViewWork, work_of
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
+    from featreg.session.values import ValueChange
 
 _COMPUTED = (ChangeKind.ADDITIVE, ChangeKind.SEMANTIC)
-
-
-@dataclass(frozen=True)
-class ViewWork:
-    """What must be computed of one view.
-
-    rows: about how many the source has; None when it cannot be found here.  rebuilds: whether its online state is filled anew.
-    """
-
-    view: str
-    features: tuple[str, ...]
-    source: str
-    rows: int | None
-    rebuilds: bool
 
 
 @dataclass(frozen=True)
@@ -43,6 +29,7 @@ class Plan:
     changes: tuple[Change, ...]
     work: tuple[ViewWork, ...]
     warnings: tuple[str, ...] = ()
+    values: "tuple[ValueChange, ...]" = ()
 
     @property
     def is_empty(self) -> bool:
@@ -52,7 +39,8 @@ class Plan:
         return [change for change in self.changes if change.kind in kinds]
 
 
-def plan_changes(registry: "Registry", names: tuple[str, str], before: State, after: State) -> Plan:
+def plan_changes(registry: "Registry", names: tuple[str, str], before: State, after: State, values: int | None = None) -> Plan:
+    """values: of how many sampled rows the changed features are computed by both states."""
     control = registry.control()
     changes = tuple(_with_pins(change, control) for change in compare(before, after))
     by_view: dict[str, list[str]] = {}
@@ -62,7 +50,12 @@ def plan_changes(registry: "Registry", names: tuple[str, str], before: State, af
             by_view.setdefault(view, []).append(feature)
     touched = {change.name for change in changes if change.kind is not ChangeKind.NONE}
     warnings = retirement_warnings(control, after.compiled, touched, time.time_ns() // 1000) if touched else ()
-    return Plan(*names, changes, tuple(_work(registry, by_view, before, after)), warnings)
+    work = tuple(work_of(registry, by_view, before, after))
+    if values is None:
+        return Plan(*names, changes, work, warnings)
+    from featreg.session.values import compare_values
+
+    return Plan(*names, changes, work, warnings, compare_values(registry, changes, before, after, values))
 
 
 def _with_pins(change: Change, control: ControlState) -> Change:
@@ -104,20 +97,3 @@ def life_of(feature: str, control: ControlState, log: ControlLog) -> list[Life]:
 def _state_of(record: Record) -> State:
     definitions = load_files({path: text.encode() for path, text in record.body["files"].items()})
     return State(definitions, compile_definitions(definitions))
-
-
-def _work(registry: "Registry", by_view: Mapping[str, Sequence[str]], before: State, after: State) -> list[ViewWork]:
-    if not by_view:
-        return []
-    from featreg.session.sources import SourceFinder
-
-    finder = SourceFinder(registry.engine, registry.profile, {})
-    work = []
-    for name, features in by_view.items():
-        view, was = after.compiled.views[name], before.compiled.views.get(name)
-        try:
-            rows = finder.find(view.scan.source)[1]
-        except (DataError, UsageError):
-            rows = None
-        work.append(ViewWork(name, tuple(features), view.scan.source.name, rows, was is not None and space_of(was) != space_of(view)))
-    return work

@@ -30,7 +30,8 @@ def tell_applied(events: EventPlane, record: Record, seconds: float) -> None:
 def tell_materialized(events: EventPlane, receipt: "Receipt", view: CompiledView, generation: int) -> "Receipt":
     """rows: new ones; keys, bytes: written to the store for them."""
     done = {
-        "view": receipt.view, "id": view.id, "source": view.scan.source.name, "features": len(view.features), "rows": receipt.rows,
+        "view": receipt.view, "id": view.id, "source": view.scan.source.name,
+        "features": sum(feature.aggregation != "" for feature in view.features), "rows": receipt.rows,
         "keys": receipt.keys, "bytes": receipt.bytes, "seconds": round(receipt.seconds, 4), "late_rows": receipt.late_rows,
         "rejected": receipt.rejected, "watermark": receipt.watermark,
     }  # fmt: skip

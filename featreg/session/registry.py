@@ -279,18 +279,23 @@ class Registry:
 
     # Changes ---------------------------------------------------------------------------------
 
-    def diff(self, before: str, after: str | None = None) -> "Plan":
+    def diff(self, before: str, after: str | None = None, *, values: int | None = None) -> "Plan":
         """What changes from one git revision to another, or to the working tree.
+
+        values: compute changed features by both on so many rows of their source, and show how they differ.
 
         Raises: UsageError for an unknown revision; DefinitionError for one whose specs do not hold together.
         """
         from featreg.session.changes import plan_changes
 
         names, first = (before, after or "the working tree"), self._state_at(before)
-        return plan_changes(self, names, first, self._state_at(after, first))
+        return plan_changes(self, names, first, self._state_at(after, first), values)
 
-    def plan(self) -> "Plan":
-        """What `apply` would change: from what is applied to the working tree, or to the revision that was opened."""
+    def plan(self, *, values: int | None = None) -> "Plan":
+        """What `apply` would change: from what is applied to the working tree, or to the revision that was opened.
+
+        values: as of `diff`.
+        """
         from featreg.session.changes import plan_changes
 
         record = self.log.last("apply")
@@ -298,7 +303,8 @@ class Registry:
         if record is not None:
             before = _state({path: text.encode() for path, text in record.body["files"].items()})
             name = f"generation {record.generation}"
-        return plan_changes(self, (name, self.revision or "the working tree"), before, self._state_at(self.revision, before))
+        after = self._state_at(self.revision, before)
+        return plan_changes(self, (name, self.revision or "the working tree"), before, after, values)
 
     def history(self, feature: str) -> "list[Life]":
         """What `view.feature` has meant: an entry for each apply that changed it, oldest first.  Raises: UsageError for an unknown one."""

@@ -135,7 +135,7 @@ def fill(
     receipts = []
     for lookup in compiled.lookups:
         view = views[lookup.view]
-        found, receipt = _look_up(engine, lookup, view, relation_of(view), spine, known_at, progress)
+        found, receipt = look_up(engine, lookup, view, relation_of(view), spine, known_at, progress)
         columns |= found
         receipts.append(receipt)
     _refuse_overflow(compiled, columns, spine)
@@ -164,7 +164,11 @@ def as_column(array: pa.Array, kind: DataType) -> Column:
     return Column(words, writer.valid[0], kind.widened, np.zeros(0, np.int64), writer.text())
 
 
-def _look_up(engine, lookup: Lookup, view: CompiledView, source: tuple[Relation, int], spine: Spine, known_at: int | None, progress):
+def look_up(
+    engine: DuckDB, lookup: Lookup, view: CompiledView, source: tuple[Relation, int], spine: Spine, known_at: int | None,
+    progress: Callable[[str, int], None] | None,
+) -> tuple[dict[str, Column], ViewReceipt]:  # fmt: skip
+    """The features of one lookup for the spine's rows, by their names in it."""
     began = time.perf_counter()
     relation, about = source
     wanted = tuple(feature for feature, _ in lookup.features)

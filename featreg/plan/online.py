@@ -16,7 +16,8 @@ class ViewState:
 
     watermark: complete up to here.  s: reads before it are refused.  files: path -> [bytes, mtime, sha256, ctime].
     rejected: rows of those files that were.
-    begun: {"run", "to", "s", "files"} of a run that has not ended, None when all have.
+    begun: {"run", "to", "s", "files", "log"} of a run that has not ended, None when all have.
+    log: [segment, end] up to which runs have read the push log; a REALTIME view has that beside it (session/feed.py).
     """
 
     run: int = 0
@@ -25,6 +26,7 @@ class ViewState:
     files: Mapping[str, list] | None = None
     rejected: int = 0
     begun: Mapping | None = None
+    log: list | None = None
 
 
 def check_files(view: CompiledView, before: Mapping[str, list], now: Mapping[str, list]) -> tuple[list[str], list[str]]:
@@ -49,10 +51,18 @@ def check_files(view: CompiledView, before: Mapping[str, list], now: Mapping[str
 
 
 def plan_run(
-    view: CompiledView, program: SweepProgram, known: Relation | None, new: Relation | None, watermark: int | None, to: int, s: int
+    view: CompiledView,
+    program: SweepProgram,
+    known: Relation | None,
+    new: Relation | None,
+    watermark: int | None,
+    to: int,
+    s: int,
+    pushed: Relation | None = None,
 ) -> tuple[str, ScanText]:
     """The SQL of a run's rows, rejected ones first, sorted by key: of known files those from the watermark on, of new files all.
 
+    pushed: rows that no push has brought to the view yet; all of them, whenever they become visible.
     Rows that no window at or after `s` sees are left out.
     """
     earliest = None if program.longest is None else s - program.longest
@@ -61,11 +71,22 @@ def plan_run(
         scans.append(scan_text(view, program, known, earliest, to, watermark))
     if new is not None:
         scans.append(scan_text(view, program, new, earliest, to))
+    if pushed is not None:
+        scans.append(scan_text(view, program, pushed, earliest))
+    return _sorted_rows(scans), scans[-1]
+
+
+def plan_push(view: CompiledView, program: SweepProgram, pushed: Relation) -> tuple[str, bool]:
+    """The SQL of pushed rows as a view lifts them, sorted by key, and whether its event times are its visible instants."""
+    scan = scan_text(view, program, pushed)
+    return _sorted_rows([scan]), scan.event_is_visible
+
+
+def _sorted_rows(scans: list[ScanText]) -> str:
     first = scans[0]
     keys = "".join(f"{key}, " for key in first.keys)
     apart = "" if first.event_is_visible else ", e"
     inputs = "".join(f", {name}" for name in first.inputs)
     rows = " UNION ALL ".join(f"({scan.sql})" for scan in scans)
     order = "".join(f"{key} NULLS FIRST, " for key in first.keys)
-    sql = f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({rows}) ORDER BY r, {order}t"
-    return sql, scans[-1]
+    return f"SELECT {keys}coalesce(v, 0) AS t, {EVENT_ROW} AS r{apart}{inputs} FROM ({rows}) ORDER BY r, {order}t"

@@ -159,7 +159,7 @@ def scan_text(
     since: visible instants before it are not read, and rejected rows are left out: an earlier run counted them.
     """
     source = view.scan.source
-    event_is_visible = not any(_visible_is_apart(source, part) for part in relation.parts)
+    event_is_visible = not _visible_is_apart(source)
     parts = [_part(view, program, part, event_is_visible, earliest, _least(before, part.before), since) for part in relation.parts]
     keys, inputs = tuple(f"k{i}" for i in range(len(view.scan.keys))), tuple(f"i{n}" for n in range(len(program.inputs)))
     sql, examples = (" UNION ALL ".join(texts) for texts in zip(*parts))
@@ -343,10 +343,11 @@ def _arrived(source: EventSource, relation: Relation) -> str | None:
     return "arrived" if source.arrives and any(name == ARRIVED for name, _ in relation.columns) else None
 
 
-def _visible_is_apart(source: EventSource, relation: Relation) -> bool:
+def _visible_is_apart(source: EventSource) -> bool:
+    """Whether a row's visible instant is told beside its event time; for all rows of a source alike, those of files and pushed ones."""
     place = {name: name for name in source.types}
     event = source.event_time
-    return _visible(source, place, event, _arrived(source, relation)) != f"epoch_us({event})"
+    return source.arrives or _visible(source, place, event, None) != f"epoch_us({event})"
 
 
 def _visible(source: EventSource, place: Mapping[str, str], event: str, arrived: str | None) -> str:

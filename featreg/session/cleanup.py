@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from featreg.compile import CompiledView
 from featreg.plan.groups import space_of
-from featreg.session.keys import META, key_prefix, meta_key
+from featreg.session.keys import FED, META, key_prefix, meta_key
 from featreg.session.materialize import clear_space
 from featreg.session.serving import Serving, change_serving, groups_to_fill, read_serving
 from featreg.session.store import has_store, open_store
@@ -45,9 +45,10 @@ def collect(registry: "Registry", delete: bool) -> list[Garbage]:
             serving = change_serving(store, lambda now: _of_views(now, views))
         groups = {group for view in views for group in (*serving.groups(view), *groups_to_fill(serving, view, registry.aggregates))}
         reached = {meta_key(group.space) for group in groups}
-        for key, _ in store.scan(META, limit=1_000_000):
-            if key not in reached:
-                space = key[len(META) :].hex()
+        spaces = {key[len(plane) :] for plane in (META, FED) for key, _ in store.scan(plane, limit=1_000_000)}
+        for identity in sorted(spaces):
+            if META + identity not in reached:
+                space = identity.hex()
                 found.append(_measured(store, space))
                 if delete:
                     clear_space(store, space)

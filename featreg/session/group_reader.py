@@ -1,6 +1,5 @@
 """Read keys of one column group: their records swept to the cutoff by the program of the backfill."""
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +11,8 @@ from featreg.errors import RefusedError
 from featreg.instants import format_instant
 from featreg.plan.groups import Group, group_view
 from featreg.plan.online import ViewState
-from featreg.session.keys import key_prefix, meta_key
+from featreg.session.feed import served_state
+from featreg.session.keys import key_prefix, meta_key, pushed_key
 from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Answer, Vector, python_values
 from featreg.sweep.finish import Column
 from featreg.sweep.kept import KeptSweeper, newest_s, state_of
@@ -34,7 +34,7 @@ class GroupReader:
         stale_after: int,
     ):
         self.view, self.stale_after, self.called = view, stale_after, called
-        self.meta, self.prefix = meta_key(group.space), key_prefix(group.space)
+        self.records, self.prefix = (meta_key(group.space), pushed_key(group.space)), key_prefix(group.space)
         self.program = build_program(group_view(view, group, features), wanted=called, presence=True)
         self.sweeper = KeptSweeper(self.program)
         self.cutoff: int | None = None
@@ -48,19 +48,20 @@ class GroupReader:
         self.place = {name: place[one] for one, names in called.items() for name in names}
         self.whole = [i for i, _, kind, _ in self.order if kind == "BIGINT"]
         self.real = [i for i, _, kind, _ in self.order if kind == "DOUBLE"]
-        self._state_bytes: bytes | None = None
+        self._run: bytes | None = None
+        self._fed: bytes | None = None
         self._state = ViewState()
 
-    def state(self, stored: bytes | None) -> ViewState:
-        """What the store knows of the group, from its record."""
-        if stored != self._state_bytes:
-            self._state_bytes, self._state = stored, ViewState(**json.loads(stored)) if stored else ViewState()
+    def state(self, run: bytes | None, fed: bytes | None) -> ViewState:
+        """What the store knows of the group, from its two records."""
+        if fed != self._fed or run != self._run:
+            self._run, self._fed, self._state = run, fed, served_state(run, fed)
         return self._state
 
     def read_one(self, names: tuple[str, ...], records: list[bytes | None], at: int, as_of: int, vector: Vector) -> None:
-        """Write one row's answers into the vector, in the order of `names`.  records[at:]: the group's own, its state, its head."""
-        state, head = records[at + 1], records[at + 2]
-        view_state = self.state(records[at])
+        """Write one row's answers into the vector, in the order of `names`.  records[at:]: the group's own two, its state, its head."""
+        state, head = records[at + 2], records[at + 3]
+        view_state = self.state(records[at], records[at + 1])
         cutoff, stale = self._cutoff(view_state, as_of)
         vector.cutoff[self.view.name], vector.watermark[self.view.name] = cutoff, view_state.watermark
         values, status = vector.values, vector.status
@@ -86,13 +87,15 @@ class GroupReader:
                 values[name] = self._values(results, place)[0]
             status[name] = ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
 
-    def read(self, stored: bytes, words: np.ndarray, starts: np.ndarray, as_of: int) -> tuple[dict[str, Answer], dict[str, Column]]:
+    def read(
+        self, run: bytes, fed: bytes, words: np.ndarray, starts: np.ndarray, as_of: int
+    ) -> tuple[dict[str, Answer], dict[str, Column]]:
         """Answers by definition id for each of m rows, and the same as columns.
 
         starts [2 m + 1]: where in `words` the states of all rows begin, then their heads.
         """
         rows = len(starts) >> 1
-        state = self.state(stored)
+        state = self.state(run, fed)
         cutoff, stale = self._cutoff(state, as_of)
         self.cutoff, self.watermark = cutoff, state.watermark
         missing = cutoff is None

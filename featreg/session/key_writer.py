@@ -7,6 +7,7 @@ it, and a key's bytes depend on its live tiles and its head, never on how often 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,25 +15,39 @@ import pyarrow as pa
 from featreg.algebra.schedule import Chunk
 from featreg.compile import CompiledView
 from featreg.compile.program import SweepProgram
-from featreg.session.keys import HEAD_RECORD, STATE_RECORD, key_prefix, tick_key
+from featreg.session.keys import HEAD_RECORD, STATE_RECORD, key_prefix
 from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.head import head_runs
-from featreg.sweep.kept import KeptSweeper, head_bytes, joined, rows_together, take_rows
+from featreg.sweep.kept import KeptSweeper, head_bytes, joined, newest_s, rows_together, take_rows
 from featreg.sweep.stream import Layout, Tally, chunks, first_border, key_borders
 
 FOLD_ROWS = 32  # a read folds so many rows in a few microseconds; a write of the tiles is spread over so many rows
 KEYS_A_WRITE = 2048
+_FEW_KEYS = 64
 _SLOW = 0.06  # seconds of a write from which the next one is made smaller
 _Put = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a write does to some keys: what it puts, and what must still be there when it does."""
+
+    puts: list[_Put]
+    expect: Mapping[bytes, bytes | None]
+    rows: int
+    keys: int
+    late_rows: int
 
 
 class KeyWriter:
     """Writes rows of one space.
 
     s: rows visible before it may be folded; no read before it is answered afterwards.  run: what this write is called;
-    a key that has its name is passed over, so that a write that was cut off can be done again.
-    expect: what must be in the store for this write to go on.  watermark: rows visible before it are counted as late.
+    a key that has its name is passed over, so that a write that was cut off can be done again; None for rows that come
+    with their own mark of what was done.  expect: what must be in the store for this write to go on.
+    watermark: rows visible before it are counted as late.
+    replaces: rows that are there and visible in `[from, to)` give way to those that are written.
     """
 
     def __init__(
@@ -42,12 +57,13 @@ class KeyWriter:
         view: CompiledView,
         program: SweepProgram,
         s: int,
-        run: int,
+        run: int | None,
         expect: Mapping[bytes, bytes | None],
         watermark: int | None = None,
+        replaces: tuple[int, int] | None = None,
     ):
-        self.store, self.prefix, self.tick, self.s, self.run = store, key_prefix(space), tick_key(space), s, run
-        self.expect, self.watermark = expect, watermark
+        self.store, self.prefix, self.s, self.run = store, key_prefix(space), s, run
+        self.expect, self.watermark, self.replaces = expect, watermark, replaces
         self.key_types = tuple(kind for _, kind in view.key)
         self.input_types = tuple(item.type for item in program.inputs)
         self.encode = key_encoder(self.key_types)
@@ -61,69 +77,105 @@ class KeyWriter:
 
         Raises: StoreConflict when what is expected of the store is there no more.
         """
-        layout = Layout(self.key_types, self.input_types, event_is_visible)
-        for chunk, _, rows in chunks([batch], layout, self.tally):
+        for names, chunk in self.laid_out(batch, event_is_visible):
             firsts = np.flatnonzero(np.diff(chunk.key_index, prepend=-1))
-            encoded = self._encoded(rows, firsts)
             begin = 0
-            while begin < len(encoded):
-                end = min(begin + self.keys_a_write, len(encoded))
+            while begin < len(names):
+                end = min(begin + self.keys_a_write, len(names))
                 low = firsts[begin]
                 high = firsts[end] if end < len(firsts) else len(chunk.key_index)
                 some = take_rows(chunk, np.arange(low, high))
                 some.key_index[:] -= begin
                 try:
-                    if self._write_keys(encoded[begin:end], some) > _SLOW:
-                        self.keys_a_write = max(64, self.keys_a_write // 2)
+                    if self._write_keys(names[begin:end], some) > _SLOW:
+                        self.keys_a_write = max(_FEW_KEYS, self.keys_a_write // 2)
                 except StoreConflict as conflict:
-                    if conflict.key != self.tick:
+                    if conflict.key in self.expect:
                         raise
-                    continue  # another writer was at the space between our look and our write: look again
+                    self.keys_a_write = max(_FEW_KEYS, self.keys_a_write // 2)
+                    continue  # another writer was at one of these keys between our look and our write: look again
                 begin = end
 
-    def _encoded(self, rows: pa.RecordBatch, firsts: np.ndarray) -> list[bytes]:
-        parts = [_plain_parts(rows.column(i).take(pa.array(firsts))) for i in range(len(self.key_types))]
-        return [self.encode(key) for key in zip(*parts)] if parts else [b""] * len(firsts)
+    def clear(self, names: list[bytes]) -> None:
+        """Write keys that get no rows: so that what is there and gives way is gone."""
+        nothing = take_rows(self.sweeper.chunk, np.zeros(0, np.int64))
+        begin = 0
+        while begin < len(names):
+            try:
+                self._write_keys(names[begin : begin + _FEW_KEYS], nothing)
+            except StoreConflict as conflict:
+                if conflict.key in self.expect:
+                    raise
+                continue
+            begin += _FEW_KEYS
 
-    def _write_keys(self, keys: list[bytes], chunk: Chunk) -> float:
-        """One transaction: the rows of `keys`, key i's having `key_index` i.  Returns the seconds it had the store's lease."""
-        names = [self.prefix + key for key in keys]
-        tick, *heads = self.store.get([self.tick, *(name + HEAD_RECORD for name in names)])
-        words, starts = joined(heads)
-        todo = np.flatnonzero(head_runs(words, starts) != self.run)
-        if len(todo) < len(names):
-            chunk = _some_keys(chunk, todo, len(names))
-            names = [names[i] for i in todo]
-            words, starts = joined([heads[i] for i in todo])
-        count = len(names)
-        if count == 0:
+    def laid_out(self, batch: pa.RecordBatch, event_is_visible: bool) -> Iterator[tuple[list[bytes], Chunk]]:
+        """The good rows of a batch of whole keys as words, and the name of each key in the store, without its ending."""
+        layout = Layout(self.key_types, self.input_types, event_is_visible)
+        for chunk, _, rows in chunks([batch], layout, self.tally):
+            yield self.names(rows, np.flatnonzero(np.diff(chunk.key_index, prepend=-1))), chunk
+
+    def names(self, rows: pa.RecordBatch, firsts: np.ndarray) -> list[bytes]:
+        """The names of the keys of these rows."""
+        parts = [_plain_parts(rows.column(i).take(pa.array(firsts))) for i in range(len(self.key_types))]
+        return [self.prefix + self.encode(key) for key in zip(*parts)] if parts else [self.prefix] * len(firsts)
+
+    def _write_keys(self, names: list[bytes], chunk: Chunk) -> float:
+        """One transaction: the rows of `names`, name i's having `key_index` i.  Returns the seconds it had the store's lease."""
+        change = self.change(names, chunk)
+        if not change.puts:
             return 0.0
-        every = rows_together(self.sweeper.old_rows(words, starts), chunk)
-        puts, keep = self._fold(names, every)
-        head, ends = head_bytes(every, keep, count, self.run)
-        puts += _records(names, HEAD_RECORD, head, ends)
-        size = sum(len(value) for _, value in puts)
-        puts.append((self.tick, _after(tick)))
-        seconds = self.store.write(puts, (), {**self.expect, self.tick: tick})
-        self.rows += len(chunk.key_index)
-        if self.watermark is not None:
-            self.late_rows += int(np.count_nonzero(chunk.instant < self.watermark))
-        self.keys += count
-        self.bytes += size
+        seconds = self.store.write(change.puts, (), {**self.expect, **change.expect})
+        self.rows += change.rows
+        self.late_rows += change.late_rows
+        self.keys += change.keys
+        self.bytes += sum(len(value) for _, value in change.puts)
         return seconds
 
-    def _fold(self, names: list[bytes], every: Chunk) -> tuple[list[_Put], np.ndarray]:
-        """Records of the states that take rows in, and the rows that stay in heads."""
-        can_fold = every.instant < self.s
-        folds = np.bincount(every.key_index[can_fold], minlength=len(names)) > FOLD_ROWS
+    def change(self, names: list[bytes], chunk: Chunk) -> Change:
+        """What bringing these rows does, from what the keys hold now: what they held is expected, byte for byte."""
+        heads = self.store.get([name + HEAD_RECORD for name in names])
+        words, starts = joined(heads)
+        runs = head_runs(words, starts)
+        if self.run is not None:
+            todo = np.flatnonzero(runs != self.run)
+            if len(todo) < len(names):
+                chunk = _some_keys(chunk, todo, len(names))
+                names, heads = [names[i] for i in todo], [heads[i] for i in todo]
+                words, starts = joined(heads)
+            runs = np.full(len(names), self.run, np.int64)
+        count = len(names)
+        if count == 0:
+            return Change([], {}, 0, 0, 0)
+        old = self.sweeper.old_rows(words, starts)
+        if self.replaces is not None:
+            first, behind = self.replaces
+            old = take_rows(old, np.flatnonzero((old.instant < first) | (old.instant >= behind)))
+        every = rows_together(old, chunk)
+        expect: dict[bytes, bytes | None] = {name + HEAD_RECORD: head for name, head in zip(names, heads)}
+        puts, keep = self._fold(names, every, expect)
+        head, ends = head_bytes(every, keep, count, runs)
+        puts += _records(names, HEAD_RECORD, head, ends)
+        late = 0 if self.watermark is None else int(np.count_nonzero(chunk.instant < self.watermark))
+        return Change(puts, expect, len(chunk.key_index), count, late)
+
+    def _fold(self, names: list[bytes], every: Chunk, expect: dict[bytes, bytes | None]) -> tuple[list[_Put], np.ndarray]:
+        """Records of the states that take rows in, and the rows that stay in heads.  What those states were is expected.
+
+        Another writer may have folded up to a later instant than ours; an S never goes back.
+        """
+        folds = np.bincount(every.key_index[every.instant < self.s], minlength=len(names)) > FOLD_ROWS
         chosen = np.flatnonzero(folds)
         if len(chosen) == 0:
             return [], np.arange(len(every.key_index))
-        goes = can_fold & folds[every.key_index]
         names = [names[i] for i in chosen]
-        words, starts = joined(self.store.get([name + STATE_RECORD for name in names]))
+        states = self.store.get([name + STATE_RECORD for name in names])
+        words, starts = joined(states)
+        s = max(self.s, newest_s(words, starts))
+        goes = (every.instant < s) & folds[every.key_index]
         self.sweeper.bring(words, starts, _some_keys(take_rows(every, np.flatnonzero(goes)), chosen, len(folds)), len(chosen))
-        state, ends = self.sweeper.dump(len(chosen), self.s, self.run)
+        state, ends = self.sweeper.dump(len(chosen), s, self.run or 0)
+        expect |= {name + STATE_RECORD: state for name, state in zip(names, states)}
         return _records(names, STATE_RECORD, state, ends), np.flatnonzero(~goes)
 
 
@@ -179,11 +231,6 @@ def _records(names: Sequence[bytes], ending: bytes, data: memoryview, ends: np.n
     """Values that stand one behind another, each with its key's name."""
     borders = [0, *(8 * ends).tolist()]
     return [(name + ending, bytes(data[low:high])) for name, low, high in zip(names, borders, borders[1:])]
-
-
-def _after(tick: bytes | None) -> bytes:
-    """The number of the next write to a space: who looked before another one's write must look again."""
-    return (int.from_bytes(tick or b"", "little") + 1).to_bytes(8, "little")
 
 
 def _plain_parts(array: pa.Array) -> list:

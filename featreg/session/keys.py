@@ -2,6 +2,7 @@
 
 META = b"\0view"  # before what is known of each view as a whole
 STAMP_KEY, SERVED_KEY = b"\0serving", b"\0served"  # what is served: eight bytes that change with it, and the record
+FED = b"\0fed"  # before what is known of the rows that were pushed into each
 STATE_RECORD, HEAD_RECORD = b"\0", b"\1"  # behind a key's name: its tiles, and its newest rows
 
 
@@ -10,11 +11,11 @@ def meta_key(space: str) -> bytes:
     return META + bytes.fromhex(space)[:16]
 
 
+def pushed_key(space: str) -> bytes:
+    """What is known of the rows that were pushed into the view."""
+    return FED + bytes.fromhex(space)[:16]
+
+
 def key_prefix(space: str) -> bytes:
     """Before every entity key of the view; behind the key b"\\0" is its state and b"\\1" its head."""
     return b"\1" + bytes.fromhex(space)[:8]
-
-
-def tick_key(space: str) -> bytes:
-    """How many times keys of the view were written."""
-    return b"\0tick" + bytes.fromhex(space)[:16]

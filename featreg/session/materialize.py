@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,14 +27,17 @@ from featreg.instants import format_instant
 from featreg.plan.groups import group_view, space_of, whole
 from featreg.plan.online import ViewState, check_files, plan_run
 from featreg.plan.scan_sql import TOO_FINE
+from featreg.registry.push_log import START, Position
+from featreg.session.feed import fed_state, stored_fed
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
-from featreg.session.keys import key_prefix, meta_key, tick_key
+from featreg.session.keys import key_prefix, meta_key, pushed_key
 from featreg.session.profile import Profile
+from featreg.session.run_log import NO_LOG, at_begin, covered_rows, plan_log
 from featreg.session.serving import groups_to_fill, read_serving, set_filled
 from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
 from featreg.stores.contract import Store, StoreConflict
-from featreg.sweep.stream import BATCH_ROWS
+from featreg.sweep.stream import BATCH_ROWS, key_borders
 from featreg.sweep.warm import WRITE, compile_for
 
 _MOST_LOOKS = 100  # how often a run looks again because another process was at the same view
@@ -128,14 +132,16 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
     """One run: the one that was begun, or else a new one to `to`.  What can be wrong with the data is told before the first write."""
     began = time.perf_counter()
     space = space_of(view)
-    meta = meta_key(space)
-    found = store.get([meta])[0]
+    meta, pushed = meta_key(space), pushed_key(space)
+    found, found_fed = store.get([meta, pushed])
     state, note = _state(found), ""
     if state.begun == _CLEARING:
         clear_space(store, space)
-        found, state = None, ViewState()
+        found, found_fed, state = None, None, ViewState()
+    fed = None if rebuild else fed_state(found_fed)
     if rebuild:
         state = ViewState()
+    has_log = Position(*state.log) if state.log else fed.position if fed is not None else START
     finder = SourceFinder(engine, profile, {})
     files = _files_now(finder, profile, view, {**(state.files or {}), **(state.begun["files"] if state.begun else {})})
     if state.begun is not None:
@@ -144,37 +150,52 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         known, new = check_files(view, state.files or {}, {path: files[path] for path in files if path in state.begun["files"]})
         check_files(view, state.begun["files"], files)
         run_files = dict(state.begun["files"])
+        part = plan_log(finder, profile, view, has_log, state.watermark, to, state.begun.get("log") or NO_LOG)
     else:
         known, new = check_files(view, state.files or {}, files)
-        if state.watermark is not None and to <= state.watermark:
+        to, asked = max(to, to if state.watermark is None else state.watermark), to
+        part = plan_log(finder, profile, view, has_log, state.watermark, to, None)
+        if state.watermark is not None and asked <= state.watermark and not part.is_new:
             note = f"nothing to do: the store is at {format_instant(state.watermark)}, and a store never rewinds"
             return Receipt(view.name, 0, 0, 0, 0, state.watermark, time.perf_counter() - began, 0, note)
         s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else -(1 << 62))
         run, run_files = state.run + 1, files
     program = build_program(view)
     source = view.scan.source.name
-    known_relation, new_relation = finder.of_files(source, known), finder.of_files(source, new)
-    sql, scan = plan_run(view, program, known_relation, new_relation, state.watermark, to, s)
+    known_relation = part.beside(finder.of_files(source, known), part.known)
+    new_relation = part.beside(finder.of_files(source, new), part.new)
+    if known_relation is None and new_relation is None and part.pushed is None:
+        new_relation = finder.nothing(view.scan.source)
+    sql, scan = plan_run(view, program, known_relation, new_relation, state.watermark, to, s, part.pushed)
     batches = engine.batches(sql, BATCH_ROWS)
     first, rejected = _without_rejected(batches, source)  # the sort has read every row now
-    relations = (known_relation, new_relation)
+    relations = (known_relation, new_relation, part.pushed)
     examples = _refuse_rejected(engine, view, program, state.rejected + rejected, relations, state.watermark, to, s) if rejected else ()
     if rebuild:
         clear_space(store, space)
-        found = None
+        found = found_fed = None
     if state.begun is not None:
         assert found is not None
         mark = found
     else:
-        mark = _stored(replace(state, begun={"run": run, "to": to, "s": s, "files": run_files, "name": uuid.uuid4().hex}))
-        store.write([(meta, mark)], expect={meta: found})
-    writer = KeyWriter(store, space, view, program, s, run, {meta: mark}, state.watermark)
+        begun = {"run": run, "to": to, "s": s, "files": run_files, "log": part.span, "name": uuid.uuid4().hex}
+        mark = _stored(replace(state, begun=begun))
+        puts, expect = [(meta, mark)], {meta: found}
+        if view.cadence.is_realtime and part.is_new:  # what this run reads of the log, no push brings
+            puts.append((pushed, stored_fed(at_begin(fed, part))))
+            expect[pushed] = found_fed
+        store.write(puts, expect=expect)
+    writer = KeyWriter(store, space, view, program, s, run, {meta: mark}, state.watermark, part.covered)
     with store.bulk():
         for batch in whole_keys(chain(first, batches), len(scan.keys)):
             writer.write(batch, scan.event_is_visible)
             if progress is not None:
                 progress(view.name, batch.num_rows)
-    store.write([(meta, _stored(ViewState(run, to, s, run_files, state.rejected + rejected)))], expect={meta: mark})
+        if part.covered is not None and (given_way := covered_rows(finder, profile, view, part.covered)) is not None:
+            for batch in engine.batches(plan_run(view, program, None, None, None, to, s, given_way)[0], BATCH_ROWS):
+                writer.clear(writer.names(batch, np.append(0, key_borders(batch, len(scan.keys))) if batch.num_rows else np.zeros(0, int)))
+    log = None if view.cadence.is_realtime or part.to == START else [part.to.segment, part.to.end]
+    store.write([(meta, _stored(ViewState(run, to, s, run_files, state.rejected + rejected, log=log)))], expect={meta: mark})
     return Receipt(
         view.name, writer.rows, writer.keys, writer.late_rows, rejected, to, time.perf_counter() - began, writer.bytes, note,
         examples,
@@ -204,7 +225,7 @@ def clear_space(store: Store, space: str) -> None:
     store.write([(meta, mark)])
     while page := store.scan(prefix, limit=KEYS_A_WRITE):
         store.write([], [key for key, _ in page], expect={meta: mark})
-    store.write([], [meta, tick_key(space)], expect={meta: mark})
+    store.write([], [meta, pushed_key(space)], expect={meta: mark})
 
 
 def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, known: Mapping[str, list]) -> dict[str, list]:
@@ -213,9 +234,8 @@ def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, known
     Reads every byte of a file, but for one that is known and untouched: same size, mtime and ctime, which no program sets.
     A ctime of the last seconds is recorded as 0, for the file can change without another one (as in git's index).
     """
-    finder.find(view.scan.source)
     found = {}
-    for file in finder.files[view.scan.source.name]:
+    for file in finder.files_of(view.scan.source):
         stat = os.stat(file)
         shown = Path(file).relative_to(profile.root).as_posix() if Path(file).is_relative_to(profile.root) else file
         size, mtime, sha256, ctime = known.get(shown, (0, 0, "", 0))

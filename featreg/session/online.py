@@ -104,7 +104,7 @@ class SetReader:
             LookupReader(lookup, applied.views[lookup.view], online.serving, aggregates, stale_after) for lookup in self.set.lookups
         ]
         self.names = self.set.names
-        self.metas = [STAMP_KEY, *(group.meta for lookup in self.lookups for group in lookup.groups)]
+        self.metas = [STAMP_KEY, *(key for lookup in self.lookups for group in lookup.groups for key in group.records)]
         self.derivation = None
         if self.set.derived:
             types = {name: kind.widened for name, kind in (*self.set.columns, *self.set.request)}
@@ -129,7 +129,7 @@ class SetReader:
         at = 1
         for lookup in self.lookups:
             lookup.groups[0].read_one(lookup.names, found, at, as_of, vector)
-            at += 3
+            at += 4
         return vector
 
     def read(self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None) -> list[Vector] | None:
@@ -159,7 +159,7 @@ class SetReader:
         for lookup in self.lookups:
             count = len(lookup.groups)
             own = starts[at : at + 2 * len(rows) * count + 1]
-            answers |= lookup.read(metas[number : number + count], words, own, as_of, columns)
+            answers |= lookup.read(metas[2 * number : 2 * (number + count)], words, own, as_of, columns)
             cutoff[lookup.view.name], watermark[lookup.view.name] = lookup.cutoff, lookup.watermark
             at, number = at + 2 * len(rows) * count, number + count
         if columns is not None:
@@ -232,27 +232,28 @@ class LookupReader:
         self.cutoff: int | None = None
         self.watermark: int | None = None
 
-    def one_key(self, row: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
+    def one_key(self, row: Mapping[str, Any]) -> tuple[bytes, bytes, bytes, bytes]:
         """The store's keys to read for one row from the only group: the group's own, then its state and its head."""
         group, (state, head) = self.groups[0], self.key.records((row,))
-        return group.meta, group.prefix + state, group.prefix + head
+        return *group.records, group.prefix + state, group.prefix + head
 
     def stored_states(self, store: Store) -> list[ViewState]:
         """What the store knows of each group now."""
-        return [group.state(stored) for group, stored in zip(self.groups, store.get([group.meta for group in self.groups]))]
+        stored = iter(store.get([key for group in self.groups for key in group.records]))
+        return [group.state(run, fed) for group, run, fed in zip(self.groups, stored, stored)]
 
     def read(
         self, stored: Sequence[bytes], words: np.ndarray, starts: np.ndarray, as_of: int, columns: dict[str, Column] | None
     ) -> dict[str, Answer]:
         """Answers by name in the set, for each of m rows; `columns`, when given, gets what features are derived from.
 
-        stored: each group's own record · starts [2 m groups + 1]: where in `words` the records of all rows begin, group by group.
+        stored: each group's own two records · starts [2 m groups + 1]: where in `words` the records of all rows begin, group by group.
         """
         span = (len(starts) - 1) // max(1, len(self.groups))
         by_id: dict[str, Answer] = {}
         found: dict[str, Column] = {}
-        for i, (group, own) in enumerate(zip(self.groups, stored)):
-            its_answers, its_columns = group.read(own, words, starts[i * span : (i + 1) * span + 1], as_of)
+        for i, group in enumerate(self.groups):
+            its_answers, its_columns = group.read(stored[2 * i], stored[2 * i + 1], words, starts[i * span : (i + 1) * span + 1], as_of)
             by_id |= its_answers
             found |= its_columns
         self.cutoff, self.watermark = _least(group.cutoff for group in self.groups), _least(group.watermark for group in self.groups)

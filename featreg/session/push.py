@@ -24,9 +24,13 @@ from featreg.plan.relation import ARRIVED
 from featreg.registry.events import EventPlane
 from featreg.registry.push_log import Pushed, PushLog
 from featreg.session.contract import Checked, Checker, Rejected, given_rows, rows_id
+from featreg.session.feed import Feed, groups_of, targets_of
+from featreg.session.keys import STAMP_KEY
 from featreg.session.push_ids import NEVER, Known, PushIds
+from featreg.session.serving import groups_to_fill, read_serving, serve_newest, set_filled
 from featreg.session.store import open_store
 from featreg.stores.lease import Lease
+from featreg.sweep.warm import WRITE, compile_for
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -68,6 +72,7 @@ class Pusher:
         self.ids = PushIds(self.store, name, profile.push_ids)
         self.known = self.ids.known()
         self.generation, self.looked_at = -1, 0.0
+        self.stamp: bytes | None = None
         self._turn = threading.Lock()
 
     def close(self) -> None:
@@ -94,7 +99,10 @@ class Pusher:
                 self._keep_rejected(checked.rejected, name)
                 records = self._records(checked, name or "", digest)[begin:]
                 if records:
-                    self._bring([replace(one, position=end) for one, end in zip(records, self.log.append(records))])
+                    placed = [replace(one, position=end) for one, end in zip(records, self.log.append(records))]
+                    for group in groups_of(iter(placed), RECORD_ROWS):
+                        self._bring(group)
+                    self._serve()
             return self._receipt(name, checked, duplicate=False)
 
     def _source(self) -> EventSource:
@@ -122,7 +130,19 @@ class Pusher:
         self.source = self._source()
         readers = {view.name: (view, build_program(view)) for view in applied.compiled.views.values() if view.scan.source.name == self.name}
         self.checker = Checker(self.warm, self.source, readers)
-        self.generation = applied.generation
+        self.generation, self.stamp = applied.generation, b"not read yet"
+
+    def _follow_serving(self) -> None:
+        """Know which column groups answer views of the source, or are being filled to."""
+        stamp = self.store.get([STAMP_KEY])[0]
+        if stamp == self.stamp:
+            return
+        self.stamp, serving = read_serving(self.store)
+        registry, has_files = self.registry, self.name in self.registry.profile.sources
+        self.feed = Feed(registry.profile, self.store, self.warm, self.source, targets_of(registry, serving, self.name), has_files)
+        mine = [view for view in registry.views_to_fill().values() if view.scan.source.name == self.name and view.cadence.is_realtime]
+        self.waiting = [(view, groups_to_fill(serving, view, registry.aggregates)) for view in mine if not serving.groups(view)]
+        compile_for(WRITE, (build_program(target.view) for target in self.feed.targets))
 
     def _records(self, checked: Checked, name: str, digest: str) -> list[Pushed]:
         """The good rows as records of the log, stamped where the source goes by arrival."""
@@ -141,16 +161,28 @@ class Pusher:
         ]  # fmt: skip
 
     def _catch_up(self) -> None:
-        """Bring what stands in the log and is not known yet: another process pushed it, or was killed before it was done."""
+        """Bring what stands in the log and not in a view: another process pushed it, or was killed before it was done."""
+        self._follow_serving()
         self.known = self.ids.known()
-        waiting = list(self.log.read(self.known.position))
-        if waiting:
-            self._bring(waiting)
+        behind = min(self.known.position, self.feed.waiting() or self.known.position)
+        for records in groups_of(self.log.read(behind), RECORD_ROWS):
+            self._bring(records)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Let views answer whose groups have all of the log, and need no run."""
+        filled = [(view, groups) for view, groups in self.waiting if self.feed.has_filled(groups)]
+        for view, groups in filled:
+            set_filled(self.store, view, groups)
+        if filled:
+            serve_newest(self.registry, self.store)
+            self._follow_serving()
 
     def _bring(self, records: Sequence[Pushed]) -> None:
-        """Bring records of the log to the views, in order."""
-        known = reduce(Known.after, records, self.known)
-        self.store.write(self.ids.entries(records, known))
+        """Bring records of the log to the views, in order, and remember their ids."""
+        new = [record for record in records if record.position > self.known.position]
+        known = reduce(Known.after, new, self.known)
+        self.feed.bring(records, self.ids.entries(new, known) if new else [])
         self.known = known
 
     def _keep_rejected(self, rejected: Sequence[Rejected], name: str | None) -> None:

@@ -14,8 +14,9 @@ from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import UsageError, did_you_mean
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import visible_sql
-from featreg.registry.push_log import START, Position, PushLog
+from featreg.registry.push_log import START, Position, PushLog, has_rows
 from featreg.session.profile import Profile
+from featreg.session.pushed_rows import rows_of
 from featreg.session.serving import watermark_of
 from featreg.session.store import has_store, open_store
 from featreg.session.tables import read_table
@@ -39,6 +40,16 @@ class SourceFinder:
         self._found: dict[str, tuple[Relation, int]] = {}
         self._logs: dict[str, tuple[Relation, int] | None] = {}
 
+    def files_of(self, source: EventSource) -> list[str]:
+        """The files of a source; none for one that has no place and takes pushed rows."""
+        name = source.name
+        if name not in self.files:
+            if name in self.profile.sources or not (source.stream_mode or has_rows(self.profile.push_path(name))):
+                self._found[name] = self._located(name)
+            else:
+                self.files[name] = []
+        return self.files[name]
+
     def find(self, source: EventSource, batched: int | None = None) -> tuple[Relation, int]:
         """The relation of a source, pushed rows included, and about how many rows it has.
 
@@ -51,7 +62,7 @@ class SourceFinder:
             return self._found[name]
         log = self.log_of(source)
         if log is None and source.stream_mode is not None and name not in self.profile.sources:
-            log = self._nothing(source)
+            log = self.nothing(source), 0
         if name not in self._found and (log is None or name in self.profile.sources):
             self._found[name] = self._located(name)
         located = self._found.get(name)
@@ -83,9 +94,10 @@ class SourceFinder:
         first = self.engine.rows(f"SELECT min(v) FROM ({visible_sql(source, pushed)}){after}")[0][0]
         return replace(files, before=first)
 
-    def _nothing(self, source: EventSource) -> tuple[Relation, int]:
+    def nothing(self, source: EventSource) -> Relation:
+        """A source without any row."""
         table = pa.table({name: pa.array([], arrow_type(kind)) for name, kind in source.columns})
-        return self.engine.register(f"featreg_pushed_{source.name}", table), 0
+        return self.engine.register(f"featreg_nothing_{source.name}", table)
 
     def log_of(self, source: EventSource) -> tuple[Relation, int] | None:
         """All rows that were pushed to a source, and how many; None when none were."""
@@ -95,18 +107,16 @@ class SourceFinder:
             self._logs[name] = self.of_log(source, log, START, None)
         return self._logs[name]
 
-    def of_log(self, source: EventSource, log: PushLog, after: Position, to: Position | None) -> tuple[Relation, int] | None:
-        """The rows of a push log between two positions, and how many; None of none."""
+    def of_log(
+        self, source: EventSource, log: PushLog, after: Position, to: Position | None, part: str = "all"
+    ) -> tuple[Relation, int] | None:
+        """The rows of a push log between two positions, and how many; None of none.  part: tells tables of one log apart."""
         records = list(log.read(after, to))
         if not records:
             return None
         self.pushed[source.name] = records[-1].position
-        table = pa.concat_tables([record.rows for record in records], promote_options="permissive")
-        there = {column.lower() for column in table.column_names}
-        for column, kind in source.columns:
-            if column.lower() not in there:  # declared since those rows were pushed
-                table = table.append_column(column, pa.nulls(table.num_rows, arrow_type(kind)))
-        return self.engine.register(f"featreg_pushed_{source.name}", table), table.num_rows
+        table = rows_of(records, source)
+        return self.engine.register(f"featreg_pushed_{part}_{source.name}", table), table.num_rows
 
     def of_files(self, name: str, files: Sequence[str]) -> Relation | None:
         """The rows of some of a source's files, at its location in the profile; None of no file.  files: below the root, or absolute."""

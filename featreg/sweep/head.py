@@ -59,8 +59,11 @@ def lay_out_rows(heads, starts, cutoffs, chunk):
 
 
 @njit(cache=True, nogil=True)
-def pack_heads(key_index, order, keys, run, chunk, out, ends):
-    """Write the heads of all keys from rows `order` (sorted by key) of the chunk, some of no row; False when `out` is too small."""
+def pack_heads(key_index, order, keys, runs, chunk, out, ends):
+    """Write the heads of all keys from rows `order` (sorted by key) of the chunk, some of no row; False when `out` is too small.
+
+    runs [keys]: what each head says of the run that wrote it.
+    """
     n_inputs, place, to = chunk.inputs.shape[0], np.int64(0), np.int64(0)
     for k in range(keys):
         first = place
@@ -89,7 +92,7 @@ def pack_heads(key_index, order, keys, run, chunk, out, ends):
                     used += length
                 out[at] = word if there else 0
                 out[at + n] = there
-        out[to + HEAD_ROWS], out[to + HEAD_TEXT], out[to + HEAD_RUN] = n, used, run
+        out[to + HEAD_ROWS], out[to + HEAD_TEXT], out[to + HEAD_RUN] = n, used, runs[k]
         padding = (8 - used % 8) % 8
         for j in range(padding):
             texts[8 * text_at + used + j] = 0

@@ -209,7 +209,7 @@ def rows_together(first: s.Chunk, second: s.Chunk) -> s.Chunk:
     return take_rows(both, np.argsort(both.key_index, kind="stable"))
 
 
-def head_bytes(chunk: s.Chunk, rows: np.ndarray, keys: int, run: int) -> tuple[memoryview, np.ndarray]:
+def head_bytes(chunk: s.Chunk, rows: np.ndarray, keys: int, runs: np.ndarray) -> tuple[memoryview, np.ndarray]:
     """The heads of all keys from these rows (sorted by key), one behind another, and where each ends in words."""
     ends = np.zeros(keys, np.int64)
     size = (
@@ -220,7 +220,7 @@ def head_bytes(chunk: s.Chunk, rows: np.ndarray, keys: int, run: int) -> tuple[m
         + 16
     )
     out = np.empty(size, np.int64)
-    packed = pack_heads(chunk.key_index, rows, keys, run, chunk, out, ends)
+    packed = pack_heads(chunk.key_index, rows, keys, runs, chunk, out, ends)
     assert packed
     return (out[: ends[-1]] if keys else out[:0]).data.cast("B"), ends
 

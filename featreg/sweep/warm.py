@@ -27,7 +27,7 @@ _ENTRIES = {
     "load_keys": (load_keys, (PROGRAM, STATE, ROW, ROW, ROW)),
     "dump_keys": (dump_keys, (PROGRAM, STATE, _WORD, _WORD, _WORD, _WORD, ROW, ROW)),
     "lay_out_rows": (lay_out_rows, (ROW, ROW, ROW, CHUNK)),
-    "pack_heads": (pack_heads, (ROW, ROW, _WORD, _WORD, CHUNK, ROW, ROW)),
+    "pack_heads": (pack_heads, (ROW, ROW, _WORD, ROW, CHUNK, ROW, ROW)),
 }
 BACKFILL, WRITE, READ = ("advance",), ("advance", "load_keys", "dump_keys", "lay_out_rows", "pack_heads"), ("answer",)
 # About how many seconds each takes, for a fair half.

@@ -19,7 +19,7 @@ from featreg.errors import RefusedError, UsageError
 from featreg.instants import parse_instant
 from featreg.plan.groups import space_of
 from featreg.session.key_writer import FOLD_ROWS
-from featreg.session.keys import SERVED_KEY, STAMP_KEY, key_prefix, meta_key, tick_key
+from featreg.session.keys import SERVED_KEY, STAMP_KEY, key_prefix, meta_key
 from featreg.session.materialize import read_state
 from featreg.stores.lmdb import open_store
 from featreg.sweep.keep import AT_COUNTS
@@ -493,7 +493,7 @@ def test_the_store_of_a_view_begins_with_its_space(shop: Shop) -> None:
         space = space_of(registry.applied().compiled.views["recent"])
     stored = shop.stored()
     assert meta_key(space) in stored
-    known = (meta_key(space), tick_key(space), STAMP_KEY, SERVED_KEY)
+    known = (meta_key(space), STAMP_KEY, SERVED_KEY)
     assert all(name in known or name.startswith(key_prefix(space)) for name in stored)
 
 

@@ -182,7 +182,7 @@ def test_cleaning_up_deletes_only_what_nothing_reaches(tmp_path: Path) -> None:
         assert registry.gc(delete=True) == found and registry.gc() == []
         after = values_of(shop)
         assert after.items() <= before.items()
-        assert len(before) - len(after) == sum(one.entries for one in found) + 2 * 2  # and of each its record and its tick
+        assert len(before) - len(after) == sum(one.entries for one in found) + 2  # and of each its record
         assert spent(registry) == (42.0, "ok") and spent(registry, pin="delay:3") == (21.0, "ok")
         registry.rollback()
         assert _soon(lambda: spent(registry)) == (35.0, "ok")

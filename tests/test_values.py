@@ -94,7 +94,8 @@ def test_a_new_feature_has_values_and_another_key_has_no_comparison(shop: Shop) 
     with shop.open() as registry:
         (found,) = registry.plan(values=200).values
         assert (found.name, found.changed, found.nulls_before, found.nulls_after) == ("recent.largest_1d", None, None, 10)
-        # 190 values, sorted: 1 four times, 2, 3 and 4 five times, 5 four times ...: 19 for each four. The 10th is 3, the 95th 20, the 181st 39.
+        # 190 values, sorted: 1 four times, 2, 3 and 4 five times, 5 four times ...: 19 for each four.
+        # The 10th is 3, the 95th 20, the 181st 39.
         assert found.quantiles == (1.0, 3.0, 20.0, 39.0, 40.0)
     rewrite(shop, ('key={"customer": "VARCHAR"}', 'key={"shop": "VARCHAR"}'))
     with shop.open() as registry:

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numba import njit, types
+from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
 
 from featreg.algebra.flags import INTERNAL
@@ -32,6 +33,21 @@ def word_of(typing, double):
     return types.int64(types.float64), lambda context, builder, signature, values: builder.bitcast(
         values[0], context.get_value_type(types.int64)
     )
+
+
+@intrinsic
+def copy_items(typing, target, at, source, begin, count):
+    """Copy `count` items of a contiguous array into another of its type, which it does not overlap; a loop takes ten times as long."""
+
+    def copy(context, builder, signature, values):
+        places = []
+        for array, kind, index in zip(values[0::2], signature.args[0::2], values[1::2]):
+            data = context.make_array(kind)(context, builder, array).data
+            places.append(builder.gep(data, [index]))
+        raw_memcpy(builder, *places, values[4], target.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64, types.int64), copy
 
 
 @njit(**INTERNAL)
@@ -72,8 +88,7 @@ def compare_text(a_pool, a, b_pool, b):
 def copy_text(source, text, pool, tops, top):
     """Append a text to a pool that has room for it; returns where it is."""
     at, length, to = text >> LENGTH_BITS, text & LONGEST_TEXT, tops[top]
-    for i in range(length):
-        pool[to + i] = source[at + i]
+    copy_items(pool, to, source, at, length)
     tops[top] = to + length
     return to << LENGTH_BITS | length
 

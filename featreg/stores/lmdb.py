@@ -119,7 +119,7 @@ class LmdbStore:
             values = list(map(transaction.get, keys, repeat(b"")))
             return bytearray().join(values), list(map(len, values))
 
-        if any(len(key) >= STORED_LONG for key in keys):
+        if max(map(len, keys), default=0) >= STORED_LONG:
             found = [value or b"" for value in self.get(keys)]
             return bytearray().join(found), list(map(len, found))
         return self._read(join, buffers=True)

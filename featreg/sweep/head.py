@@ -7,6 +7,7 @@ for each input n words and n validities; the text behind.  Texts are relative to
 import numpy as np
 from numba import njit
 
+from featreg.algebra.pools import copy_items
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT
 
 HEAD_ROWS, HEAD_TEXT, HEAD_RUN, HEAD_VALUES = range(4)
@@ -38,8 +39,7 @@ def lay_out_rows(heads, starts, cutoffs, chunk):
         if row + n + 1 > chunk.key_index.shape[0] or text_at + text_bytes > chunk.text.shape[0]:
             return -1
         begin = 8 * (at + HEAD_VALUES + 2 * n * (1 + n_inputs))
-        for i in range(text_bytes):
-            chunk.text[text_at + i] = texts[begin + i]
+        copy_items(chunk.text, text_at, texts, begin, text_bytes)
         for i in range(n):
             visible = heads[at + HEAD_VALUES + i]
             if asked and visible >= cutoffs[k]:
@@ -86,8 +86,7 @@ def pack_heads(key_index, order, keys, runs, chunk, out, ends):
                     length = word & LONGEST_TEXT
                     if 8 * text_at + used + length + 8 > texts.shape[0]:
                         return False
-                    for j in range(length):
-                        texts[8 * text_at + used + j] = chunk.text[(word >> LENGTH_BITS) + j]
+                    copy_items(texts, 8 * text_at + used, chunk.text, word >> LENGTH_BITS, length)
                     word = used << LENGTH_BITS | length
                     used += length
                 out[at] = word if there else 0

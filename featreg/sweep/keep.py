@@ -13,7 +13,7 @@ from numba import njit
 from featreg.algebra.exact import DSUM_WORDS as _  # noqa: F401  exact arithmetic must be there before cached kernels are
 from featreg.algebra.exact import MOMENTS_WIDE_WORDS, SUM_WIDE_WORDS
 from featreg.algebra.flags import INTERNAL
-from featreg.algebra.pools import copy_text
+from featreg.algebra.pools import copy_items, copy_text
 from featreg.algebra.ranked import PART_TEXT
 from featreg.algebra.schedule import (
     GROUP_FIRST_LEVEL,
@@ -111,8 +111,7 @@ def load_keys(program, state, words, starts, more):
             if place + room > state.tile_number.shape[0]:
                 return SHORT_TILES
             state.carried[k, level, 0], state.carried[k, level, 1], state.carried[k, level, 2] = place, count, room
-            for i in range(count):
-                state.tile_number[place + i] = words[number_at + i]
+            copy_items(state.tile_number, place, words, number_at, count)
             number_at += count
             place += room
         heap_by, text_by = tops[TOP_HEAP], tops[TOP_TEXT]
@@ -131,10 +130,8 @@ def load_keys(program, state, words, starts, more):
                 total += state.carried[k, level, 1]
             for slot in range(program.groups[g, GROUP_FIRST_SLOT], program.groups[g, GROUP_FIRST_SLOT] + program.groups[g, GROUP_SLOTS]):
                 heap_at += total * program.slots[slot, SLOT_WIDTH]
-        for i in range(heap_words):
-            state.heap[heap_by + i] = words[heap_at + i]
-        for i in range(text_bytes):
-            state.text[text_by + i] = texts[8 * (heap_at + heap_words) + i]
+        copy_items(state.heap, heap_by, words, heap_at, heap_words)
+        copy_items(state.text, text_by, texts, 8 * (heap_at + heap_words), text_bytes)
         tops[TOP_HEAP], tops[TOP_TEXT] = heap_by + heap_words, text_by + text_bytes
         record_at = number_at
         for g in range(n_groups):
@@ -151,8 +148,7 @@ def load_keys(program, state, words, starts, more):
             for slot in range(program.groups[g, GROUP_FIRST_SLOT], program.groups[g, GROUP_FIRST_SLOT] + program.groups[g, GROUP_SLOTS]):
                 width = program.slots[slot, SLOT_WIDTH]
                 to = state.slot_base[slot] + first * width
-                for i in range(total * width):
-                    state.records[to + i] = words[record_at + i]
+                copy_items(state.records, to, words, record_at, total * width)
                 record_at += total * width
                 if heap_words > 0 or text_bytes > 0:
                     _move_records(program, slot, state.records, to, total, state.heap, heap_by, text_by)
@@ -218,8 +214,7 @@ def _write_record(program, slot, state, at, out, to, heap_at, heap_used, s):
         size = _block_words(kind, records[at + place], heap)
         if size > 0:
             block = (records[at + place] >> 3) - 1
-            for i in range(size):
-                out[heap_at + heap_used + i] = heap[block + i]
+            copy_items(out, heap_at + heap_used, heap, block, size)
             out[to + place] = (records[at + place] & 7) | (heap_used + 1) << 3
             return heap_used + size
     return heap_used
@@ -275,8 +270,7 @@ def dump_keys(program, state, k, keys, s, run, out, ends):
         for level in range(n_levels):
             start, count = state.carried[k, level, 0], state.carried[k, level, 1]
             out[begin + AT_COUNTS + level] = count
-            for i in range(count):
-                out[at + i] = state.tile_number[start + i]
+            copy_items(out, at, state.tile_number, start, count)
             at += count
         heap_at = at
         for g in range(program.groups.shape[0]):
@@ -303,8 +297,7 @@ def dump_keys(program, state, k, keys, s, run, out, ends):
         texts = out.view(np.uint8)
         if text_bytes > 0:
             out[end - 1] = 0
-            for i in range(text_bytes):
-                texts[8 * (heap_at + heap_used) + i] = state.out_text[i]
+            copy_items(texts, 8 * (heap_at + heap_used), state.out_text, np.int64(0), text_bytes)
         out[begin + AT_FORM], out[begin + AT_S], out[begin + AT_RUN] = FORM, s, run
         out[begin + AT_HEAP], out[begin + AT_TEXT] = heap_used, text_bytes
         ends[k] = end

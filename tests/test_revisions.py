@@ -15,6 +15,53 @@ from featreg.load.git import MOST_BYTES, read_revision
 from tests.shop import REALTIME_SHOP, WHOLE_SHOP, Shop
 
 ROOT = Path(__file__).parent.parent
+# Every aggregation over every type it takes, as far as one feature a pair shows it, and each way to say when and which rows.
+EVERY_AGGREGATION = """
+from featreg import REALTIME, Delay, Entity, EventSource, Every, FeatureView, agg, derive
+
+thing = Entity(name="thing", key={"a": "VARCHAR", "b": "BIGINT"})
+nobody = Entity(name="nobody", key={})
+facts = EventSource(
+    name="facts",
+    columns={
+        "a": "VARCHAR", "b": "BIGINT", "i": "INTEGER", "n": "BIGINT", "f": "FLOAT", "x": "DOUBLE", "d": "DECIMAL(10,2)",
+        "w": "DECIMAL(38,0)", "p": "BOOLEAN", "s": "VARCHAR", "day": "DATE", "at": "TIMESTAMP", "seen": "TIMESTAMP",
+    },
+    event_time="at", available="seen", tie_break=["s", "n"],
+)
+slow = EventSource(name="slow", columns={"a": "VARCHAR", "x": "DOUBLE", "at": "TIMESTAMP"}, event_time="at", available=Delay("1h"))
+TYPES = ["i", "n", "f", "x", "d", "w", "p", "s", "day", "seen"]
+NUMBERS = ["i", "n", "f", "x", "d", "w"]
+everything = FeatureView(
+    name="everything", entity=thing, source=facts, where="s IS NULL OR s LIKE 'a%'", freshness=REALTIME,
+    features={
+        "count": agg.count().over("1s", "1h", "30d", None),
+        **{f"count_{t}": agg.count(t).over("1d") for t in TYPES},
+        **{f"sum_{t}": agg.sum(t).over("1d") for t in NUMBERS},
+        **{f"avg_{t}": agg.avg(t, where="p").over("1d", hop="exact") for t in NUMBERS},
+        **{f"min_{t}": agg.min(t).over("1d") for t in TYPES},
+        **{f"max_{t}": agg.max(t).over("1d") for t in TYPES},
+        **{f"var_{t}": agg.var(t).over("7d", hop="1d") for t in NUMBERS},
+        **{f"stddev_{t}": agg.stddev(t).over("1d") for t in NUMBERS},
+        "any": agg.any("p").over("1d"), "all": agg.all("n > 3").over("1d"),
+        **{f"distinct_{t}": agg.count_distinct(t).over("1d") for t in TYPES},
+        **{f"first_{t}": agg.first(t) for t in TYPES},
+        **{f"last_{t}": agg.last(t, ignore_nulls=True).over("1d") for t in TYPES},
+        **{f"first_n_{t}": agg.first_n(t, 2).over("1d") for t in TYPES},
+        **{f"last_n_{t}": agg.last_n(t, 3) for t in TYPES},
+        **{f"top_{t}": agg.top_n(t, 4).over("1d") for t in TYPES},
+        **{f"least_{t}": agg.arg_min(t, by="x").over("1d") for t in TYPES},
+        **{f"most_{t}": agg.arg_max(t, by="seen").over("1d") for t in TYPES},
+        **{f"histogram_{t}": agg.histogram(t, k=5).over("1d") for t in TYPES},
+        "share": derive("CASE WHEN count_1h > 2 THEN sum_x_1d / count_1h ELSE coalesce(avg_x_1d, 0.0) END"),
+        "late": derive("epoch(last_seen_1d) - epoch(first_seen) BETWEEN 0 AND 60 AND first_s IN ('a', 'b')"),
+    },
+)
+nightly = FeatureView(
+    name="nightly", entity=nobody, source=slow, freshness=Every("1d", offset="2h", delay="90m"),
+    features={"sum": agg.sum("ln(x) * 2").over("7d")},
+)
+"""
 GOLDEN = Path(__file__).parent / "golden_ids.json"
 
 
@@ -136,6 +183,7 @@ def test_no_definition_id_moves() -> None:
     found = {
         "example": compile_definitions(load_files(example)).feature_ids(),
         "shop": compile_definitions(load_files(shop)).feature_ids(),
+        "every aggregation": compile_definitions(load_files({"features/all.py": EVERY_AGGREGATION.encode()})).feature_ids(),
         "whole shop": compile_definitions(load_files({"features/shop.py": WHOLE_SHOP.encode()})).feature_ids(),
     }
     assert found == json.loads(GOLDEN.read_text())

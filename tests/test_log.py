@@ -84,6 +84,7 @@ def test_records_come_back_as_they_were_appended(log: ControlLog, place: Place) 
     other = place.open()
     assert other.records() == made and [record.generation for record in made] == [1, 2, 3]
     assert other.records(after=1) == made[1:] and list(other.iterate(2)) == made[2:]
+    assert list(other.iterate(kind="apply")) == [made[0], made[2]] and list(other.iterate(1, "apply")) == made[2:]
     assert (other.last("apply"), other.last("apply", before=3), other.last("pin"), other.last("x")) == (made[2], made[0], made[1], None)
     assert (other.record(2), other.record(9), other.generation()) == (made[1], None, 3)
     assert all(before <= record.at <= time.time_ns() // 1000 for record in made) and made[0].by.endswith(f"(pid {os.getpid()})")
@@ -279,7 +280,7 @@ def test_a_kept_state_is_the_fold_of_all_records(tmp_path: Path) -> None:
     assert whole == fold(log.records()) and read_kept(path)[1] == whole and len(whole.pins) > 3 < len(whole.removed_pins)
     many(log, 3)
     read: list[int] = []
-    log.iterate, at_first = lambda after=0: (read.append(after), at_first(after))[1], log.iterate  # type: ignore[method-assign,assignment]
+    log.iterate, at_first = lambda after=0, kind=None: (read.append(after), at_first(after))[1], log.iterate  # type: ignore[method-assign,assignment]
     assert load_state(log, path, KEEP) == fold(at_first()) and read == [KEEP + 20]
     assert kept_problems(log, path) == []
 
@@ -326,6 +327,20 @@ def test_a_log_whose_first_writer_was_killed_before_it_made_a_table_is_empty(tmp
     (tmp_path / "control.sqlite").write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreError, match="not a database"):
         log.records()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_log_whose_file_was_cut_off_is_told_by_doctor(tmp_path: Path, share: float) -> None:
+    shop = Shop(tmp_path).applied()
+    with shop.open() as registry:
+        for _ in range(20):
+            registry.log.append("note", {"text": "x" * 4000}, registry.log.generation())
+        path = registry.log.path  # type: ignore[attr-defined]
+    with path.open("rb+") as file:
+        file.truncate(int(path.stat().st_size * share))
+    with shop.open() as registry:
+        (found,) = [one for one in registry.doctor() if one.where == "log"]
+        assert found.is_problem and str(path) in found.what and "from a copy" in found.remedy
 
 
 # PostgreSQL alone

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import featreg
+from featreg.cli import main
 from featreg.compile import compile_definitions
-from featreg.errors import UsageError
+from featreg.errors import DefinitionError, UsageError
 from featreg.load import load_files
 from featreg.load.git import MOST_BYTES, read_revision
 from tests.shop import REALTIME_SHOP, WHOLE_SHOP, Shop
@@ -174,6 +175,55 @@ def test_a_repository_without_commits_and_a_shallow_clone_say_what_to_do(history
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="is no git repository"):
         read_revision(tmp_path / "none", "HEAD")
+
+
+def _object(root: Path, name: str) -> Path:
+    sha = git(root, "rev-parse", name)
+    return root / ".git" / "objects" / sha[:2] / sha[2:]
+
+
+@pytest.mark.parametrize("name", ["v1:features/shop.py", "v1:features", "v1^{tree}"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_object_that_is_missing_or_damaged_is_named(history: Path, name: str, is_there: bool) -> None:
+    path = _object(history, name)
+    path.chmod(0o644)
+    path.write_bytes(b"not an object") if is_there else path.unlink()
+    with pytest.raises(UsageError) as raised:
+        read_revision(history, "v1")
+    assert f"at v1, object {path.parent.name}{path.name} is not in this clone, or is damaged" in str(raised.value)
+    assert "git fetch --refetch" in str(raised.value)
+
+
+def test_more_files_than_specs_are_refused(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        (history / "features" / f"more{number}.py").write_text("")
+    commit(history, "more")
+    monkeypatch.setattr("featreg.load.git.MOST_FILES", 5)
+    with pytest.raises(UsageError, match="at more there are more than 5 spec files"):
+        read_revision(history, "more")
+    assert read_revision(history, "v1")[0]
+
+
+def test_links_are_refused_in_the_working_tree_too(history: Path) -> None:
+    (history / "features" / "secret.py").symlink_to("/etc/passwd")
+    with featreg.open(history) as registry, pytest.raises(UsageError, match=r"features/secret\.py is a symbolic link"):
+        registry.compile()
+    (history / "features" / "secret.py").rename(history / "features" / ".secret.py")
+    with featreg.open(history) as registry:
+        registry.compile()
+
+
+def test_every_verb_says_at_which_revision_specs_do_not_hold_together(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = history / "features" / "shop.py"
+    spec.write_text(spec.read_text().replace('agg.last("shop")', 'agg.last("shpo")'))
+    commit(history, "broken")
+    git(history, "checkout", "-q", "v1")
+    with pytest.raises(DefinitionError, match=r"features/shop\.py at broken:\d+: recent\.last_shop"):
+        featreg.open(history, revision="broken")
+    for verb in ("check --revision", "ls features --revision", "plan --revision", "diff", "show recent --revision"):
+        capsys.readouterr()
+        assert main(["--root", str(history), *verb.split(), "broken"]) == 1
+        assert "features/shop.py at broken:" in capsys.readouterr().err, verb
 
 
 def test_no_definition_id_moves() -> None:

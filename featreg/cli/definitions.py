@@ -37,11 +37,13 @@ class Kind(StrEnum):
 def check(context: typer.Context, revision: Revision = None) -> None:
     """Compile all definitions and tell every problem at once.  Needs no data."""
     from featreg.compile import compile_definitions
+    from featreg.load.git import problems_at
 
     settings: Settings = context.obj
     began = time.perf_counter()
-    definitions = _definitions(settings, revision)
-    compiled = compile_definitions(definitions)
+    with problems_at(revision):
+        definitions = _definitions(settings, revision)
+        compiled = compile_definitions(definitions)
     warnings = date_warnings(definitions)
     seconds = time.perf_counter() - began
     counts = {
@@ -149,9 +151,12 @@ def _listing(settings: Settings, revision: str | None, applied: bool) -> Listing
         return list_working_tree(settings.repository)
     from featreg.compile import compile_definitions
     from featreg.load import load_files
+    from featreg.load.git import problems_at
 
     if revision is not None:
-        definitions = _definitions(settings, revision)
+        with problems_at(revision):
+            definitions = _definitions(settings, revision)
+            return make_listing(definitions, compile_definitions(definitions))
     else:
         record = _log(settings).last("apply")
         if record is None:

@@ -22,9 +22,11 @@ def load_directory(root: Path) -> Definitions:
 
 def is_spec(path: Path, root: Path) -> bool:
     """Whether a file is read: `.py` or `.sql`, and no part of its path begins with a dot or is a cache."""
-    parts = path.relative_to(root).parts
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-    return path.suffix in (".py", ".sql") and not hidden and path.is_file()
+    return path.suffix in (".py", ".sql") and not _is_hidden(path, root) and path.is_file()
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(root).parts)
 
 
 def load_files(files: Mapping[str, bytes]) -> Definitions:
@@ -73,4 +75,10 @@ def read_spec_files(root: Path) -> dict[str, bytes]:
     folder = root / SPEC_FOLDER
     if not folder.is_dir():
         raise UsageError(f"there is no folder '{SPEC_FOLDER}' in {root}. Definitions live there; `featreg init` makes one.")
-    return {path.relative_to(root).as_posix(): _read(path) for path in sorted(folder.rglob("*")) if is_spec(path, root)}
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not _is_hidden(path, root):  # as at a git revision, where it leads nowhere
+            raise UsageError(f"{path.relative_to(root).as_posix()} is a symbolic link; specs are plain files.")
+        if is_spec(path, root):
+            files[path.relative_to(root).as_posix()] = _read(path)
+    return files

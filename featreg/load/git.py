@@ -1,12 +1,17 @@
 """Read definitions from git objects: resolve once, walk trees, read blobs.  Nothing is checked out or run."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from featreg.errors import UsageError, did_you_mean
+from featreg.errors import DefinitionError, UsageError, did_you_mean
 
 SPECS = "features"
 MOST_FILES, MOST_BYTES = 20_000, 4_000_000
+_SHA = re.compile(r"\b[0-9a-f]{40}\b")
 
 
 def tree_state(root: Path) -> dict[str, Any]:
@@ -27,7 +32,30 @@ def read_revision(root: Path, revision: str) -> tuple[dict[str, bytes], str]:
     repository = _repository(root)
     if repository is None:
         raise UsageError(f"{root} is no git repository, so there is no revision '{revision}'.")
-    commit = repository.commit(_resolved(repository, revision))
+    sha = _resolved(repository, revision)
+    try:
+        return _read_tree(repository, root, revision, sha), sha
+    except (ValueError, OSError) as error:  # what GitPython says of an object that is not there, or is not what its name says
+        missing = _SHA.search(str(error))
+        what = f"object {missing[0]}" if missing else "an object"
+        hint = "A partial or damaged clone lacks some: `git fsck` lists them, `git fetch --refetch` gets them again."
+        raise UsageError(f"at {revision}, {what} is not in this clone, or is damaged.\n  {hint}") from None
+
+
+@contextmanager
+def problems_at(revision: str | None) -> Iterator[None]:
+    """Let problems of specs say at which revision they stand."""
+    try:
+        yield
+    except DefinitionError as error:
+        if revision is None:
+            raise
+        at = [replace(problem, file=f"{problem.file} at {revision}" if problem.file else revision) for problem in error.problems]
+        raise DefinitionError(at) from None
+
+
+def _read_tree(repository, root: Path, revision: str, sha: str) -> dict[str, bytes]:
+    commit = repository.commit(sha)
     folder = _folder(repository, root)
     try:
         tree = commit.tree / folder if folder else commit.tree
@@ -46,7 +74,7 @@ def read_revision(root: Path, revision: str) -> tuple[dict[str, bytes], str]:
             files[f"{SPECS}/{item.path[prefix:]}"] = item.data_stream.read()
             if len(files) > MOST_FILES:
                 raise UsageError(f"at {revision} there are more than {MOST_FILES:,} spec files.")
-    return files, commit.hexsha
+    return files
 
 
 def _resolved(repository, revision: str) -> str:

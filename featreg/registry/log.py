@@ -88,8 +88,8 @@ class ControlLog(ABC):
         """One transaction that excludes other writers; it is durable when the block is left without an error.  Raises: StoreError."""
 
     @abstractmethod
-    def rows(self, columns: str, after: int) -> Iterator[tuple[Any, ...]]:
-        """Columns of all records behind a generation, in order, in bounded memory."""
+    def rows(self, columns: str, after: int, kind: str | None = None) -> Iterator[tuple[Any, ...]]:
+        """Columns of all records behind a generation, or of those of a kind, in order, in bounded memory."""
 
     @abstractmethod
     def now(self, run: Run) -> int:
@@ -103,10 +103,10 @@ class ControlLog(ABC):
     def records(self, after: int = 0) -> list[Record]:
         return list(self.iterate(after))
 
-    def iterate(self, after: int = 0) -> Iterator[Record]:
-        """The records behind a generation, oldest first."""
+    def iterate(self, after: int = 0, kind: str | None = None) -> Iterator[Record]:
+        """The records behind a generation, or those of a kind, oldest first."""
         if self.exists():
-            for row in self.rows(_COLUMNS, after):
+            for row in self.rows(_COLUMNS, after, kind):
                 yield _record(row)
 
     def last(self, kind: str, before: int | None = None) -> Record | None:

@@ -93,12 +93,14 @@ class PostgresLog(ControlLog):
             yield _runner(connection)
         self._is_made = True
 
-    def rows(self, columns: str, after: int) -> Iterator[tuple[Any, ...]]:
+    def rows(self, columns: str, after: int, kind: str | None = None) -> Iterator[tuple[Any, ...]]:
         with self._connection() as connection, connection.transaction():
             self._refuse_newer(connection)
             with connection.cursor("featreg_rows") as cursor:
                 cursor.itersize = _BATCH
-                cursor.execute(f"SELECT {columns} FROM featreg_records WHERE generation > %s ORDER BY generation", (after,))  # type: ignore[arg-type]
+                wanted, arguments = ("", (after,)) if kind is None else (" AND kind = %s", (after, kind))
+                found = f"SELECT {columns} FROM featreg_records WHERE generation > %s{wanted} ORDER BY generation"
+                cursor.execute(found, arguments)  # type: ignore[arg-type]
                 yield from cursor
 
     def close(self) -> None:

@@ -67,12 +67,13 @@ class SqliteLog(ControlLog):
             yield _runner(connection)
             connection.execute("COMMIT")
 
-    def rows(self, columns: str, after: int) -> Iterator[tuple[Any, ...]]:
+    def rows(self, columns: str, after: int, kind: str | None = None) -> Iterator[tuple[Any, ...]]:
         with self._connect() as connection:
             form = _form(connection)
             if form == 0 or (form == 1 and "chain" in columns):
                 return
-            yield from connection.execute(f"SELECT {columns} FROM records WHERE generation > ? ORDER BY generation", (after,))
+            wanted, arguments = ("", (after,)) if kind is None else (" AND kind = ?", (after, kind))
+            yield from connection.execute(f"SELECT {columns} FROM records WHERE generation > ?{wanted} ORDER BY generation", arguments)
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

@@ -83,7 +83,7 @@ def life_of(feature: str, control: ControlState, log: ControlLog) -> list[Life]:
         raise UsageError(f"'{feature}' was never applied.\n  {did_you_mean(feature, control.versions, 'Applied were')}")
     lives: list[Life] = []
     before: Record | None = None
-    for record in (one for one in log.iterate() if one.kind == "apply"):
+    for record in log.iterate(kind="apply"):
         was, now = (None if one is None else one.body["ids"].get(feature) for one in (before, record))
         if was != now:
             changes = {one.name: one for one in compare(State() if before is None else _state_of(before), _state_of(record))}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featreg.errors import FeatregError
+from featreg.errors import FeatregError, StoreError
 from featreg.instants import format_instant
 from featreg.registry.kept_state import kept_problems
 
@@ -25,7 +25,17 @@ class Finding:
 
 def examine(registry: "Registry") -> list[Finding]:
     """All findings: the log's chain, what is applied and pinned, the online store."""
-    return [*_log(registry), *_definitions(registry), *_store(registry)]
+    found: list[Finding] = []
+    try:
+        found += _log(registry)
+    except StoreError as error:  # what else there is to see is told by the log
+        return [*found, Finding("log", str(error), f"Put {registry.log.name} back from a copy.")]
+    for where, look in (("events", _events), ("applied", _definitions), ("store", _store)):
+        try:
+            found += look(registry)
+        except StoreError as error:
+            found.append(Finding(where, str(error), "Put it back from a copy, or take it away: what is in it can be made again."))
+    return found
 
 
 def _log(registry: "Registry") -> Iterator[Finding]:
@@ -33,6 +43,9 @@ def _log(registry: "Registry") -> Iterator[Finding]:
         yield Finding("log", f"{problem}.", f"Put {registry.log.name} back from a copy; featreg never edits a record.")
     for problem in kept_problems(registry.log, registry.profile.control_cache):
         yield Finding("log", f"{problem}.", "Delete that file; it is made anew.")
+
+
+def _events(registry: "Registry") -> Iterator[Finding]:
     for damage in registry.events.damage():
         if not damage.is_torn:
             yield Finding("events", f"{damage}.", f"The others are read. Take the file out of {registry.events.folder} to be told no more.")

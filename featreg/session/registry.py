@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from featreg.compile import Compiled, CompiledFeature, CompiledView, compile_definitions
 from featreg.compile.difference import State
-from featreg.errors import DefinitionError, StoreError, UsageError, did_you_mean
+from featreg.errors import StoreError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
 from featreg.load import Definitions, load_directory, load_files
-from featreg.load.git import read_revision, tree_state
+from featreg.load.git import problems_at, read_revision, tree_state
 from featreg.registry.events import EventPlane
 from featreg.registry.log import Record, open_log
 from featreg.registry.state import ControlState, Pin, Retirement
@@ -109,11 +109,15 @@ class Registry:
     @cached_property
     def _at_revision(self) -> Applied:
         files, commit = read_revision(self.root, str(self.revision))
-        return Applied(compile_definitions(load_files(files)), {"commit": commit, "clean": True}, 0)
+        with problems_at(self.revision):
+            return Applied(compile_definitions(load_files(files)), {"commit": commit, "clean": True}, 0)
 
     def definitions(self) -> Definitions:
         """The definitions of the working tree, or of the revision that was opened."""
-        return load_files(read_revision(self.root, self.revision)[0]) if self.revision else load_directory(self.root)
+        if self.revision is None:
+            return load_directory(self.root)
+        with problems_at(self.revision):
+            return load_files(read_revision(self.root, self.revision)[0])
 
     def compile(self) -> Compiled:
         """The working tree (or the revision that was opened), compiled.  Raises: DefinitionError with every problem."""
@@ -318,12 +322,9 @@ class Registry:
         if revision is None:
             definitions = load_directory(self.root)
             return State(definitions, compile_definitions(definitions, known))
-        try:
+        with problems_at(revision):
             definitions = load_files(read_revision(self.root, revision)[0])
             return State(definitions, compile_definitions(definitions, known))
-        except DefinitionError as error:
-            at = [replace(problem, file=f"{problem.file} at {revision}" if problem.file else revision) for problem in error.problems]
-            raise DefinitionError(at) from None
 
     def gc(self, delete: bool = False) -> "list[Garbage]":
         """What the store holds and neither the applied definitions, nor those before them, nor a pin reach; with `delete` it goes."""

@@ -382,7 +382,7 @@ def test_two_thousand_features_load_in_a_moment():
         + "})\n"
         for v in range(100)
     )
-    started = time.perf_counter()
+    started = time.process_time()  # a machine that is busy with other things gives it less of each second
     loaded = load(head + views)
     assert sum(len(view.outputs) for view in loaded.views.values()) == 2_000
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

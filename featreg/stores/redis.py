@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
+from hiredis import pack_command
 from redis.exceptions import NoScriptError
 
 from featreg.errors import StoreError
@@ -198,15 +199,11 @@ class RedisStore:
         self.close()
 
     def _packed_names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """MGET as it goes over the wire: a third of the time that the library takes for it."""
+        """MGET as it goes over the wire, written by hiredis: a third of the time that the library takes for it."""
+        if b"" in keys:
+            _check_keys(keys)
         tag = self._tag
-        extra = len(tag)
-        parts = [b"*%d\r\n$4\r\nMGET\r\n" % (len(keys) + 1)]
-        for key in keys:
-            if not key:
-                _check_keys(keys)
-            parts.append(b"$%d\r\n%b%b\r\n" % (len(key) + extra, tag, key))
-        return [b"".join(parts)]
+        return [pack_command((b"MGET", *[tag + key for key in keys]))]
 
     def _writer(self) -> tuple[bytes, bytes]:
         """Where this thread leaves the number of its last write, and the number of the next."""

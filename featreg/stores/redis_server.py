@@ -37,6 +37,7 @@ from featreg.errors import StoreError, StoreUnavailable, UsageError
 
 SCHEMES = ("redis", "rediss", "unix")
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 2.0, 10.0  # seconds
+READ_BYTES = 1 << 19  # at once from a socket: a hundred keys of some KB
 PATIENCE = 20.0  # seconds for which a call looks for a server that answers: an election and a restart take some
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.5  # seconds between two tries
 
@@ -76,7 +77,7 @@ class RedisUrl:
             one = f"{parts.scheme}://{access}{'@' if access else ''}{host}{parts.path}{'?' + urlencode(options) if options else ''}"
             try:
                 pool = ConnectionPool.from_url(
-                    one, protocol=2, driver_info=None, retry=Retry(NoBackoff(), 0),
+                    one, protocol=2, driver_info=None, retry=Retry(NoBackoff(), 0), socket_read_size=READ_BYTES,
                     **{"socket_timeout": ANSWER_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT} | _seconds(options),
                 )  # fmt: skip
                 self.connection_class = pool.connection_class

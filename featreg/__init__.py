@@ -17,12 +17,15 @@ if TYPE_CHECKING:
         RefusedError,
         RejectedRowsError,
         StoreError,
+        StoreUnavailable,
         UsageError,
     )
+    from featreg.serve.client import Client
     from featreg.session import open
 
 __all__ = [
     "REALTIME",
+    "Client",
     "DataError",
     "DefinitionError",
     "Delay",
@@ -37,6 +40,7 @@ __all__ = [
     "RefusedError",
     "RejectedRowsError",
     "StoreError",
+    "StoreUnavailable",
     "UsageError",
     "agg",
     "derive",
@@ -44,8 +48,10 @@ __all__ = [
     "view",
 ]
 
-_HOMES = {"open": "featreg.session"} | {
-    name: "featreg.errors" if name.endswith("Error") else "featreg.define" for name in __all__ if name != "open"
+_HOMES = {name: "featreg.errors" if name.endswith("Error") else "featreg.define" for name in __all__} | {
+    "open": "featreg.session",
+    "Client": "featreg.serve.client",
+    "StoreUnavailable": "featreg.errors",
 }
 
 

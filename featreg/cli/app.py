@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featreg.cli import apply, changes, definitions, demo, explain, graph, online, repository, snapshot, source, training, versions
+from featreg.cli import apply, changes, definitions, demo, explain, graph, online, repository, serving, snapshot, source, training, versions
 from featreg.cli.arguments import Settings
 
 app = typer.Typer(
@@ -68,6 +68,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_USE, "materialize", online.materialize),
     (_USE, "get", online.get),
     (_USE, "parity", online.parity),
+    (_USE, "serve", serving.serve),
 )
 for _panel, _name, _verb in _VERBS:
     app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)

@@ -12,7 +12,7 @@ from featreg.errors import UsageError, did_you_mean
 from featreg.instants import parse_duration
 
 STATE_FOLDER = ".featreg"
-_KNOWN = {"engine", "sources", "online", "registry", "duckdb", "spark", "require_clean"}
+_KNOWN = {"engine", "sources", "online", "registry", "duckdb", "spark", "require_clean", "serve"}
 _ENGINES = ("duckdb", "spark")
 _ONLINE = {"store", "path", "url", "replay", "stale_after", "push_ids", "log"}
 _REGISTRY = {"path", "url", "clock_tolerance"}
@@ -25,6 +25,7 @@ class Profile:
 
     replay, stale_after, push_ids, clock_tolerance: microseconds, see `[online]` and `[registry]`.
     log: the share of keys whose served vectors are logged.  online_url, registry_url: of servers; they may hold a password.
+    patience: seconds for which such a server is waited for; None is the store's own.  serve: `[serve]`, as it stands.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Profile:
     push_ids: int = parse_duration("7d")
     log: float = 0.0
     require_clean: bool = False
+    serve: Mapping[str, object] = field(default_factory=dict)
+    patience: float | None = None
 
     @property
     def state(self) -> Path:
@@ -108,6 +111,7 @@ def read_profile(root: Path, name: str) -> Profile:
         push_ids=parse_duration(str(online.get("push_ids", "7d"))),
         log=_share(online.get("log", 0.0), path.name),
         require_clean=bool(settings.get("require_clean", False)),
+        serve=_table(settings, "serve", path.name),
     )
 
 

@@ -45,4 +45,4 @@ def _open_redis(profile: Profile) -> Store:
         from featreg.stores.redis import open_redis
     except ModuleNotFoundError:
         raise UsageError("store = \"redis\" needs the client.\n  pip install 'featreg[redis]'") from None
-    return open_redis(profile.online_url)
+    return open_redis(profile.online_url) if profile.patience is None else open_redis(profile.online_url, patience=profile.patience)

@@ -1,11 +1,11 @@
 """What an online read answers: values with a status each, as Python has them."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, OVERFLOW
+from featreg.session.answer import Vector as Vector
 from featreg.sweep.finish import Column
 from featreg.sweep.words import to_arrow
 from featreg.vocabulary import DataType
@@ -13,16 +13,6 @@ from featreg.vocabulary import DataType
 STATUSES = ("missing", "error", "stale", "empty", "ok")  # of several, the first
 MISSING, ERROR, STALE, EMPTY, OK = STATUSES
 Answer = tuple[list[Any], list[str]]  # values and status, by row
-
-
-@dataclass(slots=True)
-class Vector:
-    """One answer.  values, status: by feature in declared order · cutoff, watermark: by view, UTC microseconds (None: not materialized)."""
-
-    values: dict[str, Any]
-    status: dict[str, str]
-    cutoff: dict[str, int | None]
-    watermark: dict[str, int | None]
 
 
 def derived_answer(column: Column, inputs: list[list[str]], rows: int) -> Answer:

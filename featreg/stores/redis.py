@@ -203,7 +203,8 @@ class RedisStore:
         if b"" in keys:
             _check_keys(keys)
         tag = self._tag
-        return [pack_command((b"MGET", *[tag + key for key in keys]))]
+        question: Any = (b"MGET", *[tag + key for key in keys])
+        return [pack_command(question)]
 
     def _writer(self) -> tuple[bytes, bytes]:
         """Where this thread leaves the number of its last write, and the number of the next."""

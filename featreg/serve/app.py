@@ -317,7 +317,8 @@ class Service:
         is_large = length.isdigit() and int(length) > most
         if request.headers.get(b"content-encoding", b"identity") != b"identity":
             raise HttpError(415, "type", "a body is sent as it is, not compressed.")
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         try:
             async with asyncio.timeout_at(request.ends):
                 while True:

@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import count
@@ -23,6 +24,8 @@ import pytest
 from hypothesis.errors import UnsatisfiedAssumption
 
 import featreg
+from featreg.plan.offline import plan_backfill
+from featreg.session import training_set
 from tests import oracle
 from tests.oracle import OracleOverflow
 from tests.worlds import AGGREGATIONS, KEY_TYPES, Step, World, arrow_type, from_micros, seeded_world, worlds, worlds_in_steps
@@ -149,6 +152,12 @@ def check_sweep(parent: Path, world: World) -> None:
 def test_the_sweep_returns_what_the_double_loop_over_all_rows_returns(tmp_path: Path, try_worlds: Callable[..., None]) -> None:
     """Backfill = definition, in small worlds that shrink."""
     try_worlds(lambda world: check_sweep(tmp_path, world), worlds())
+
+
+def test_rows_that_the_engine_sorts_give_what_the_double_loop_gives(tmp_path, try_worlds, monkeypatch) -> None:
+    """The way of what does not fit into memory: as if there were room for no event at all."""
+    monkeypatch.setattr(training_set, "plan_backfill", lambda *arguments: replace(plan_backfill(*arguments), room=0))
+    try_worlds(lambda world: check_sweep(tmp_path, world), worlds(), share=0.25)
 
 
 def test_the_sweep_equals_the_oracle_in_larger_worlds(tmp_path: Path, pytestconfig: pytest.Config) -> None:

@@ -21,14 +21,17 @@ SCRATCH = 0  # the record for merging
 
 # The kinds of slot, and what a slot's row in `Program.slots` says.
 COUNT, SUM, INTEGER_SUM, EXTREME, RANKED, MOMENTS, WIDE_MOMENTS, TALLY = range(8)
+SPANS = 8  # no slot: what writes the schedule of a group IN_ORDER, called as kernels are
 SLOT_KIND, SLOT_GROUP, SLOT_WIDTH, SLOT_INPUT, SLOT_MASK, SLOT_MODE, SLOT_LIMIT, SLOT_FIRST_PART, SLOT_PARTS, SLOT_SPAN, SLOT_BYTES = range(
     11
 )
 SLOT_FIELDS = 11
 
 # What a group's row in `Program.groups` says.  HOP 0: one tile for all of history.  SPAN -1: some window has no start.
+# HOP IN_ORDER: no tiles, for rows whose event times never step back.
 GROUP_HOP, GROUP_LEVELS, GROUP_SPAN, GROUP_FIRST_LEVEL, GROUP_FIRST_WINDOW, GROUP_WINDOWS, GROUP_FIRST_SLOT, GROUP_SLOTS = range(8)
 GROUP_FIELDS = 8
+IN_ORDER = -1
 WINDOW_WIDTH, WINDOW_HOP = range(2)
 
 # What a row of `Program.outputs` says, and the finalizers.

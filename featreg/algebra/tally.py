@@ -40,7 +40,7 @@ _NEVER, _OWN, _SHARED = np.int64(NO_START), np.bool_(True), np.bool_(False)  # n
 
 
 @njit(**INTERNAL)
-def _hash_word(value):
+def hash_word(value):
     """splitmix64's finalizer (Steele, Lea and Flood 2014)."""
     h = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -49,7 +49,7 @@ def _hash_word(value):
 
 
 @njit(**INTERNAL)
-def _hash_text(pool, text):
+def hash_text(pool, text):
     """FNV-1a over eight bytes at a time, then over the bytes that are left."""
     h = np.uint64(0xCBF29CE484222325)
     at, end = text >> LENGTH_BITS, (text >> LENGTH_BITS) + (text & LONGEST_TEXT)
@@ -59,7 +59,7 @@ def _hash_text(pool, text):
     while at < end:
         h = (h ^ np.uint64(pool[at])) * np.uint64(0x100000001B3)
         at += 1
-    return _hash_word(np.int64(h))
+    return hash_word(np.int64(h))
 
 
 @njit(**INTERNAL)
@@ -288,7 +288,7 @@ def run_tally(slot: int, op: int, n_ops: int, frame: int) -> int:
                     return op
                 if records[at] == 0:
                     records[at] = _new_map(heap, tops, np.int64(SMALLEST)) + 1
-                mark = _hash_text(chunk.text, value) if is_text else _hash_word(value)
+                mark = hash_text(chunk.text, value) if is_text else hash_word(value)
                 number = chunk.event_time[row] if mode > 0 else np.int64(1)
                 oldest = chunk.instant[row] - span if mode > 0 and span >= 0 else _NEVER
                 records[at] = (

@@ -177,7 +177,7 @@ def _render_offline(console: "Console", it: "ViewExplanation") -> None:
     buckets = len(it.offline.buckets)
     spread = f"{buckets} buckets of keys, one after the other; the first:" if buckets > 1 else "one pass over all keys:"
     console.print(
-        f"  Events and spine meet in one stream, sorted by key and instant; each event is folded into its tile, "
+        f"  Events and spine meet by key, in order of instants; each event is folded into its tile, "
         f"each spine row merges the tiles of its windows.\n"
         f"  History before the first spine row that is scanned: {it.offline.history}.  {spread}",
         soft_wrap=True,

@@ -103,6 +103,32 @@ def build_program(
     return _lay_out(tuple(slots), windows, tuple(columns), presences)
 
 
+_OF_FIXED_SIZE = (s.COUNT, s.SUM, s.INTEGER_SUM, s.EXTREME, s.MOMENTS, s.WIDE_MOMENTS)
+
+
+def program_in_order(program: SweepProgram) -> SweepProgram | None:
+    """The program with the same columns for keys whose event times never step back; None where windows need tiles all the same.
+
+    Slots of one input become one whatever their hops are, and the group of all of them is IN_ORDER.
+    """
+    used = dict.fromkeys(column.slot for column in program.columns)
+    if program.presence or any(slot.hop > 0 and slot.kind not in _OF_FIXED_SIZE for slot in used):
+        return None
+    modes: dict[tuple[int, Input | None], int] = {}
+    for slot in used:
+        if slot.hop > 0:
+            modes[slot.kind, slot.input] = max(slot.mode, modes.get((slot.kind, slot.input), 0))
+
+    def moved(slot: Slot) -> Slot:
+        return replace(slot, hop=s.IN_ORDER, mode=modes[slot.kind, slot.input]) if slot.hop > 0 else slot
+
+    columns = tuple(replace(column, slot=moved(column.slot)) for column in program.columns)
+    windows: dict[Slot, dict[tuple[int, int], None]] = {}
+    for column in columns:
+        windows.setdefault(column.slot, {})[column.window] = None
+    return _lay_out(tuple(windows), windows, columns, {}, program.inputs)
+
+
 def _window(feature: CompiledFeature) -> tuple[int, int]:
     return (-1, EXACT) if feature.window is None else (feature.window, feature.hop or EXACT)
 
@@ -197,7 +223,7 @@ def level_shifts(hop: int, longest: int) -> tuple[int, ...]:
 
     The finest tiles of an exact window are its rows; the level above them is some 4096 to a window.
     """
-    if hop == 0:
+    if hop in (0, s.IN_ORDER):
         return (0,)
     if hop == EXACT:
         top = max(0, (longest // MOST_IN_TOP_LEVEL).bit_length())
@@ -213,10 +239,12 @@ def _lay_out(
     windows: dict[Slot, dict[tuple[int, int], None]],
     columns: tuple[Column, ...],
     presence: dict[tuple[int, int], int],
+    lifted: tuple[Input, ...] | None = None,
 ) -> SweepProgram:
-    hops = tuple(dict.fromkeys((0, *sorted(slot.hop for slot in slots))))
+    """Number slots, windows and inputs; those that are lifted already keep their numbers."""
+    hops = tuple(dict.fromkeys((*((0,) if lifted is None else ()), *sorted(slot.hop for slot in slots))))
     ordered = tuple(slot for hop in hops for slot in slots if slot.hop == hop)
-    inputs: dict[Input, int] = {}
+    inputs = {item: number for number, item in enumerate(lifted or ())}
     parts: list[tuple[int, int, int]] = []
     slot_rows: list[tuple[int, ...]] = []
     group_rows: list[tuple[int, ...]] = []
@@ -286,7 +314,7 @@ def _lay_out(
     all_windows = [width for slot in slots for width, _ in windows[slot]]
     unbounded = any(width < 0 for width in all_windows)
     span_of_all = None if unbounded else max((w + h for slot in slots for w, h in windows[slot]), default=0)
-    kinds = frozenset(slot.kind for slot in ordered)
+    kinds = frozenset(slot.kind for slot in ordered) | ({s.SPANS} if s.IN_ORDER in hops else set())
     return SweepProgram(tables, tuple(inputs), columns, presence, ordered, hops, tuple(shifts), span_of_all, kinds)
 
 

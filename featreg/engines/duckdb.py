@@ -31,7 +31,7 @@ _READERS = {
 
 
 class DuckDB:
-    """One DuckDB in memory, spilling to `temporary`; sessions are in UTC and keep no order but ORDER BY's."""
+    """One DuckDB in memory, spilling to `temporary`; sessions are in UTC; rows come in the order of the files."""
 
     def __init__(self, settings: Mapping[str, object], temporary: Path):
         self.threads = int(str(settings.get("threads", os.cpu_count() or 1)))
@@ -48,7 +48,7 @@ class DuckDB:
         except duckdb.Error as error:
             raise UsageError(f"[duckdb] in conf: {error}") from None
         self.tables: dict[str, pa.Table] = {}
-        self.connection.execute("SET TimeZone='UTC'; SET preserve_insertion_order=false; SET enable_progress_bar=false")
+        self.connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
 
     def close(self) -> None:
         self.connection.close()
@@ -181,7 +181,7 @@ class DuckDB:
                 yield first
                 with _ctrl_c_by_its_name():
                     yield from reader
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise DataError(f"a scan failed: {_first_line(error)}") from None
         finally:
             cursor.close()

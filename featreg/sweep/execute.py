@@ -15,11 +15,13 @@ from featreg.algebra.flags import ENTRY
 from featreg.algebra.frame import bundles, walk
 from featreg.algebra.moments import run_moments, run_wide_moments
 from featreg.algebra.ranked import run_ranked
-from featreg.algebra.schedule import GROUP_FIRST_SLOT, GROUP_SLOTS, SLOT_KIND
+from featreg.algebra.schedule import GROUP_FIRST_SLOT, GROUP_HOP, GROUP_SLOTS, SLOT_KIND
 from featreg.algebra.sums import run_integer_sums, run_sums
 from featreg.algebra.tally import run_tally
+from featreg.sweep.cursor import CURSOR_GROUP, CURSOR_OP, CURSOR_OPS, CURSOR_ROW, CURSOR_ROWS, CURSOR_SLOT
 from featreg.sweep.head import lay_out_rows
 from featreg.sweep.keep import READY, load_keys
+from featreg.sweep.spans import write_spans
 from featreg.sweep.tiles import put_down_key, schedule
 
 KERNELS = {
@@ -31,11 +33,10 @@ KERNELS = {
     s.MOMENTS: run_moments,
     s.WIDE_MOMENTS: run_wide_moments,
     s.TALLY: run_tally,
+    s.SPANS: write_spans,
 }
 DONE, NEEDS_ROOM = range(2)
 SHORT = 16  # `answer` gives 16 + what `load_keys` or `lay_out_rows` lacked room for
-CURSOR_GROUP, CURSOR_ROW, CURSOR_OPS, CURSOR_SLOT, CURSOR_OP, CURSOR_ROWS = range(6)
-CURSOR_FIELDS = 6
 
 
 def addresses(kinds: Iterable[int]) -> np.ndarray:
@@ -65,7 +66,10 @@ def advance(frame):
             cursor[CURSOR_SLOT] = slot + 1
             cursor[CURSOR_OP] = 0
         if cursor[CURSOR_ROW] < n_rows:
-            cursor[CURSOR_ROW], cursor[CURSOR_OPS] = schedule(g, cursor[CURSOR_ROW], n_rows, program, chunk, state)
+            if groups[g, GROUP_HOP] < 0:
+                cursor[CURSOR_ROW] = walk(state.kernels[s.SPANS], g, cursor[CURSOR_ROW], n_rows, frame)
+            else:
+                cursor[CURSOR_ROW], cursor[CURSOR_OPS] = schedule(g, cursor[CURSOR_ROW], n_rows, program, chunk, state)
             if cursor[CURSOR_OPS] == 0 and cursor[CURSOR_ROW] < n_rows:  # none at the end: no window of this group sees these rows
                 return NEEDS_ROOM
             cursor[CURSOR_SLOT] = groups[g, GROUP_FIRST_SLOT]

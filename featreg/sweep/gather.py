@@ -63,7 +63,7 @@ class Gathering:
     def _one_pool(self, program: SweepProgram, found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray]:
         """Put the pools one behind another, and move what points into them."""
         stored = [(place, column.type) for place, column in enumerate(program.columns) if _has_pool(column.type)]
-        if not stored:
+        if not stored or not found:
             return np.zeros(0, np.int64), np.zeros(0, np.uint8)
         item_base = text_base = 0
         pools = []

@@ -48,7 +48,7 @@ def accepted(batches: Iterable[pa.RecordBatch], n_keys: int, tally: Tally) -> It
     """
     before: tuple | None = None
     for batch in batches:
-        batch = _without_rejected(batch, n_keys + 1, tally)
+        batch = without_rejected(batch, n_keys + 1, tally)
         if batch.num_rows == 0:
             continue
         first, last = (_border(batch, n_keys, row) for row in (0, batch.num_rows - 1))
@@ -129,7 +129,8 @@ def _border(batch: pa.RecordBatch, n_keys: int, row: int) -> tuple:
     return (*keys, batch.column(n_keys)[row].as_py(), -batch.column(n_keys + 1)[row].as_py())
 
 
-def _without_rejected(batch: pa.RecordBatch, row_at: int, tally: Tally) -> pa.RecordBatch:
+def without_rejected(batch: pa.RecordBatch, row_at: int, tally: Tally) -> pa.RecordBatch:
+    """Leave rejected rows out, and count them.  Raises: DataError at digits below the microsecond."""
     rows = batch.column(row_at)
     worst = pc.min(rows).as_py()
     if worst is None or worst >= -1:

@@ -10,7 +10,9 @@ from featreg.algebra import schedule as s
 from featreg.algebra.exact import SCRATCH_WORDS
 from featreg.algebra.frame import frame_of
 from featreg.compile.program import SweepProgram
-from featreg.sweep.execute import CURSOR_FIELDS, CURSOR_ROWS, DONE, NEEDS_ROOM, addresses, advance
+from featreg.sweep.cursor import CURSOR_FIELDS, CURSOR_ROWS
+from featreg.sweep.execute import DONE, NEEDS_ROOM, addresses, advance
+from featreg.sweep.spans import BLOCKS, FIRST_ROWS, records_for
 from featreg.sweep.tiles import (
     FEW,
     LEVEL_BASE,
@@ -74,12 +76,13 @@ class Sweeper:
         )  # fmt: skip
 
     def feed(self, chunk: s.Chunk, continues: bool) -> None:
-        """Sweep one chunk; `continues`: its first key is the last key of the chunk before."""
+        """Sweep one chunk; `continues`: its first key is the last key of the chunk before, which a group IN_ORDER does not take."""
         if not continues:
             self._forget_key()
         else:
             self.group_state[:, STATE_KEY] = 0
         self._make_room(self._tiles_coming(chunk))
+        self._say_blocks(chunk)
         self.run(chunk)
         if len(chunk.key_index):
             self._keep_last_key(int(chunk.key_index[-1]))
@@ -133,7 +136,18 @@ class Sweeper:
         if len(at) == 0:
             return np.zeros(len(self.tables.groups), np.int64)
         most, span = int(np.bincount(chunk.key_index).max()), int(at.max()) - int(at.min())
-        return np.array([1 if hop == 0 else min(most, span // hop + 2) for hop in self.tables.groups[:, s.GROUP_HOP].tolist()], np.int64)
+        return np.array([self._tiles_of(g, most, span) for g in range(len(self.tables.groups))], np.int64)
+
+    def _tiles_of(self, g: int, most: int, span: int) -> int:
+        hop = int(self.tables.groups[g, s.GROUP_HOP])
+        if hop == s.IN_ORDER:
+            return records_for(most)[1] + FIRST_ROWS + int(self.tables.groups[g, s.GROUP_WINDOWS])
+        return 1 if hop == 0 else min(most, span // hop + 2)
+
+    def _say_blocks(self, chunk: s.Chunk) -> None:
+        for group in self.tables.groups[self.tables.groups[:, s.GROUP_HOP] == s.IN_ORDER]:
+            most = int(np.bincount(chunk.key_index).max(initial=0))
+            self.tile_number[self.levels[group[s.GROUP_FIRST_LEVEL], LEVEL_BASE] + BLOCKS] = records_for(most)[0]
 
     def _make_room(self, coming: np.ndarray) -> None:
         """See to tile lists, free lists and records for so many more tiles in each group.  A key's are reused by the next key."""

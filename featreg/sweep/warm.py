@@ -14,7 +14,7 @@ import numba
 from numba import types
 
 from featreg.algebra.frame import CHUNK, PROGRAM, ROW, STATE
-from featreg.algebra.schedule import COUNT, EXTREME, INTEGER_SUM, MOMENTS, RANKED, SUM, TALLY, WIDE_MOMENTS
+from featreg.algebra.schedule import COUNT, EXTREME, INTEGER_SUM, MOMENTS, RANKED, SPANS, SUM, TALLY, WIDE_MOMENTS
 from featreg.compile.program import SweepProgram
 from featreg.sweep.execute import KERNELS, advance, answer
 from featreg.sweep.head import lay_out_rows, pack_heads
@@ -32,6 +32,7 @@ _ENTRIES = {
 BACKFILL, WRITE, READ = ("advance",), ("advance", "load_keys", "dump_keys", "lay_out_rows", "pack_heads"), ("answer",)
 # About how many seconds each takes, for a fair half.
 _KERNEL_SECONDS = {COUNT: 0.3, SUM: 2.7, INTEGER_SUM: 1.1, EXTREME: 0.4, RANKED: 1.8, MOMENTS: 2.2, WIDE_MOMENTS: 1.6, TALLY: 2.6}
+_KERNEL_SECONDS |= {SPANS: 1.0}
 _SECONDS = {"advance": 2.6, "answer": 5.5, "load_keys": 1.3, "dump_keys": 2.3, "lay_out_rows": 0.3, "pack_heads": 0.6}
 _SECONDS |= {KERNELS[kind].function.__name__: seconds for kind, seconds in _KERNEL_SECONDS.items()}
 _START_SECONDS = 1.0  # of another process

@@ -88,13 +88,13 @@ def valid_of(array: pa.Array) -> np.ndarray:
 
 
 class WordWriter:
-    """Collect the columns of a chunk as words, with one pool of bytes for all of them."""
+    """Collect the columns of a chunk as words, with one pool of bytes for all of them, which begins `base` bytes into another."""
 
-    def __init__(self, columns: int, rows: int):
+    def __init__(self, columns: int, rows: int, base: int = 0):
         self.words = np.empty((columns, rows), np.int64)
         self.valid = np.empty((columns, rows), np.uint8)
         self._pools: list[np.ndarray] = []
-        self._used = 0
+        self._used = base
 
     def text(self) -> np.ndarray:
         return np.concatenate(self._pools) if len(self._pools) > 1 else self._pools[0] if self._pools else np.zeros(0, np.uint8)

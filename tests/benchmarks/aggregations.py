@@ -91,7 +91,7 @@ def rows_a_second(view: CompiledView, engine: DuckDB, events: Path, spine: pa.Ta
         view, program, engine.location("events", str(events), events.parent), "spine", int(instants.min()), int(instants.max()), 0, None
     )
     layout = Layout(plan.key_types, tuple(one.type for one in program.inputs), plan.event_is_visible)
-    held = [(chunk, continues) for chunk, continues, _ in chunks(engine.batches(plan.buckets[0], BATCH_ROWS), layout, Tally())]
+    held = [(chunk, continues) for chunk, continues, _ in chunks(engine.batches(plan.buckets[0].sorted, BATCH_ROWS), layout, Tally())]
     results = Results(len(program.columns), len(spine))
     return sum(len(chunk.key_index) for chunk, _ in held) / min(_walk(Sweeper(program, results), held) for _ in range(4))
 

@@ -15,7 +15,7 @@ import featreg
 from tests.test_worlds import SET, check_table, draft, in_python, repository, shown
 from tests.worlds import World, seeded_world
 
-PROFILE = """
+SPARK = """
 engine = "spark"
 [spark]
 master = "local[2,4]"
@@ -24,9 +24,8 @@ partitions = 3
 "spark.driver.extraJavaOptions" = "-Duser.timezone=America/New_York"
 "spark.sql.session.timeZone" = "Asia/Kolkata"
 "spark.sql.ansi.enabled" = false
-[sources]
-events = "data/*.parquet"
 """
+PROFILE = SPARK + '[sources]\nevents = "data/*.parquet"\n'
 
 
 def as_tables(registry: Any, world: World, root: Path) -> pa.Table:

@@ -22,7 +22,7 @@ from featreg.engines.worker import from_bytes
 from featreg.errors import OverflowDataError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.relation import Relation, quote
-from featreg.plan.scan_sql import ScanText, scan_text
+from featreg.plan.scan_sql import scan_text
 from featreg.registry.events import EventPlane
 from featreg.session.manifest import training_manifest
 from featreg.session.order import in_order
@@ -102,17 +102,17 @@ def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView) -> Sourc
     location = finder.profile.sources.get(name)
     if name in finder.given or location is None or not engine.reads_itself(location):
         relation, about = finder.find(source, batched)
-        return Source(tuple(_part(engine, finder.files.get(name, []), part) for part in relation.parts), about)
+        return Source(tuple(rows_of_part(engine, finder.files.get(name, []), part) for part in relation.parts), about)
     found, log = engine.located(name, location), finder.log_of(source)
     finder.files[name] = []
     if log is None:
         return Source((found,), None)
     pushed = finder.pushed_rows(source, log[0], batched)
     bounded = finder.before_the_stream(source, found.relation, pushed)
-    return Source((replace(found, relation=bounded), _part(engine, [], pushed)), None)
+    return Source((replace(found, relation=bounded), rows_of_part(engine, [], pushed)), None)
 
 
-def _part(engine: Spark, files: Sequence[str], part: Relation) -> Rows:
+def rows_of_part(engine: Spark, files: Sequence[str], part: Relation) -> Rows:
     """Rows that the driver's DuckDB has found: files, or a table that it holds."""
     table = next((table for name, table in engine.duckdb.tables.items() if quote(name) == part.text), None)
     rows = engine.files(part, files) if table is None else engine.given(table)
@@ -256,20 +256,18 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
         raise _overflow(engine, error, lookup, spine) from None
     counted = engine.collected(fragments.where("block < 0").select("events", "rejected"))
     event_count, rejected = sum(one["events"] for one in counted), sum(one["rejected"] for one in counted)
-    examples = _examples(engine, source, scan) if rejected else ()
+    found = (examples_of(engine, rows, sql) for rows, (_, sql) in zip(source.parts, scan.parts)) if rejected else ()
+    examples = tuple(example for some in found for example in some)[:3]
     if rejected > view.scan.source.max_rejected:
         raise RejectedRowsError(view.scan.source.name, rejected, view.scan.source.max_rejected, examples)
     receipt = ViewReceipt(view.name, event_count, rejected, examples, time.perf_counter() - began)
     return fragments.where("block >= 0"), receipt
 
 
-def _examples(engine: Spark, source: Source, scan: ScanText) -> tuple[str, ...]:
-    """Three rejected rows, as they stand in the data."""
-    found: list[str] = []
-    for rows, (_, examples) in zip(source.parts, scan.parts):
-        task = Lift(f"SELECT * FROM {examples} AS told (example)", rows.packed, {"example": pa.string()})
-        found += [one["example"] for one in engine.collected(engine.run(rows.frame, task, "example string").limit(3))]
-    return tuple(found[:3])
+def examples_of(engine: Spark, rows: Rows, sql: str) -> list[str]:
+    """Three rejected rows, as they stand in the data.  sql: a scan's text for them."""
+    task = Lift(f"SELECT * FROM {sql} AS told (example)", rows.packed, {"example": pa.string()})
+    return [one["example"] for one in engine.collected(engine.run(rows.frame, task, "example string").limit(3))]
 
 
 def _day_before(instant: int) -> str | None:

@@ -9,30 +9,28 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from featreg.canonical import file_id
 from featreg.compile import CompiledFeature, CompiledView
-from featreg.compile.program import SweepProgram, build_program
+from featreg.compile.program import build_program
+from featreg.define import EventSource
 from featreg.engines.duckdb import DuckDB
-from featreg.errors import DataError, RefusedError, RejectedRowsError
+from featreg.errors import RefusedError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.groups import group_view, space_of, whole
 from featreg.plan.online import ViewState, check_files, plan_run
-from featreg.plan.scan_sql import TOO_FINE
 from featreg.registry.push_log import START, Position
 from featreg.session.feed import fed_state, stored_fed
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
 from featreg.session.keys import key_prefix, meta_key, pushed_key
 from featreg.session.profile import Profile
 from featreg.session.run_log import NO_LOG, at_begin, covered_rows, plan_log
+from featreg.session.run_rows import Run, Sort, sorted_by_duckdb
 from featreg.session.serving import groups_to_fill, read_serving, set_filled
 from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
@@ -76,27 +74,29 @@ def _stored(state: ViewState) -> bytes:
 def materialize(
     engine: DuckDB, profile: Profile, views: Sequence[CompiledView], features: Callable[[Iterable[str]], Mapping[str, CompiledFeature]],
     to: int | None, rebuild: bool, progress: Callable[[str, int], None] | None, filled: Callable[[Store, Receipt], None],
+    sort: Sort | None = None,
 ) -> list[Receipt]:  # fmt: skip
     """Run each view in turn; a view that fails leaves the ones before it done and itself as it was.
 
     features: aggregates of what is or was applied, by definition id.  filled: told of each view that has come to `to`.
+    sort: who brings a run's rows; None is DuckDB.
     """
     now = time.time_ns() // 1000 if to is None else to
     compile_for(WRITE, map(build_program, views))
     receipts = []
     with open_store(profile) as store:
         for view in views:
-            receipts.append(_materialize_view(engine, profile, store, view, features, now, rebuild, progress))
+            receipts.append(_materialize_view(engine, profile, store, view, features, now, rebuild, progress, sort or sorted_by_duckdb))
             filled(store, receipts[-1])
     return receipts
 
 
-def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, features, to: int, rebuild: bool, progress):
+def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, features, to: int, rebuild: bool, progress, sort):
     """Bring the groups of a view to `to`; they answer it when the last of them is there."""
     groups = (whole(view),) if rebuild else groups_to_fill(read_serving(store)[1], view, features)
     known = features(one for group in groups for one in group.ids)
     receipts = [
-        _materialize_group(engine, profile, store, group_view(view, group, known), to, rebuild, progress) for group in groups
+        _materialize_group(engine, profile, store, group_view(view, group, known), to, rebuild, progress, sort) for group in groups
     ]
     set_filled(store, view, groups)
     first, last = receipts[0], receipts[-1]
@@ -106,12 +106,14 @@ def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: Comp
     )  # fmt: skip
 
 
-def _materialize_group(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:
+def _materialize_group(
+    engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress, sort: Sort
+) -> Receipt:
     """Finish a run that was interrupted, if there is one, then go on to `to`."""
     done: Receipt | None = None
     for _ in range(_MOST_LOOKS):
         try:
-            receipt = _run(engine, profile, store, view, to, rebuild, progress)
+            receipt = _run(engine, profile, store, view, to, rebuild, progress, sort)
         except StoreConflict:  # another process wrote here: what is left to do is in the store
             continue
         rebuild = False
@@ -128,7 +130,7 @@ def _summed(first: Receipt, second: Receipt) -> Receipt:
     )  # fmt: skip
 
 
-def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress) -> Receipt:
+def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress, sort) -> Receipt:
     """One run: the one that was begun, or else a new one to `to`.  What can be wrong with the data is told before the first write."""
     began = time.perf_counter()
     space = space_of(view)
@@ -160,17 +162,14 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
             return Receipt(view.name, 0, 0, 0, 0, state.watermark, time.perf_counter() - began, 0, note)
         s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else -(1 << 62))
         run, run_files = state.run + 1, files
-    program = build_program(view)
-    source = view.scan.source.name
-    known_relation = part.beside(finder.of_files(source, known), part.known)
-    new_relation = part.beside(finder.of_files(source, new), part.new)
-    if known_relation is None and new_relation is None and part.pushed is None:
-        new_relation = finder.nothing(view.scan.source)
-    sql, scan = plan_run(view, program, known_relation, new_relation, state.watermark, to, s, part.pushed)
-    batches = engine.batches(sql, BATCH_ROWS)
-    first, rejected = _without_rejected(batches, source)  # the sort has read every row now
-    relations = (known_relation, new_relation, part.pushed)
-    examples = _refuse_rejected(engine, view, program, state.rejected + rejected, relations, state.watermark, to, s) if rejected else ()
+    program, source = build_program(view), view.scan.source
+    known_rows = part.beside(finder.of_files(source.name, known), part.known)
+    new_rows = part.beside(finder.of_files(source.name, new), part.new)
+    if known_rows is None and new_rows is None and part.pushed is None:
+        new_rows = finder.nothing(source)
+    rows = sort(finder, Run(view, program, known_rows, new_rows, part.pushed, tuple(known), tuple(new), state.watermark, to, s))
+    rejected = rows.rejected
+    examples = _refuse_rejected(source, state.rejected + rejected, rows.examples()) if rejected else ()
     if rebuild:
         clear_space(store, space)
         found = found_fed = None
@@ -187,36 +186,20 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         store.write(puts, expect=expect)
     writer = KeyWriter(store, space, view, program, s, run, {meta: mark}, state.watermark, part.covered)
     with store.bulk():
-        for batch in whole_keys(chain(first, batches), len(scan.keys)):
-            writer.write(batch, scan.event_is_visible)
+        for batch in whole_keys(rows.batches, len(view.scan.keys)):
+            writer.write(batch, rows.event_is_visible)
             if progress is not None:
                 progress(view.name, batch.num_rows)
         if part.covered is not None and (given_way := covered_rows(finder, profile, view, part.covered)) is not None:
             for batch in engine.batches(plan_run(view, program, None, None, None, to, s, given_way)[0], BATCH_ROWS):
-                writer.clear(writer.names(batch, np.append(0, key_borders(batch, len(scan.keys))) if batch.num_rows else np.zeros(0, int)))
+                firsts = np.append(0, key_borders(batch, len(view.scan.keys))) if batch.num_rows else np.zeros(0, int)
+                writer.clear(writer.names(batch, firsts))
     log = None if view.cadence.is_realtime or part.to == START else [part.to.segment, part.to.end]
     store.write([(meta, _stored(ViewState(run, to, s, run_files, state.rejected + rejected, log=log)))], expect={meta: mark})
     return Receipt(
         view.name, writer.rows, writer.keys, writer.late_rows, rejected, to, time.perf_counter() - began, writer.bytes, note,
         examples,
     )  # fmt: skip
-
-
-def _without_rejected(batches: Iterator[pa.RecordBatch], source: str) -> tuple[list[pa.RecordBatch], int]:
-    """The first batch of good rows, and how many rejected ones stood before it.  Raises: DataError for digits below the microsecond."""
-    rejected = 0
-    for batch in batches:
-        verdicts = batch.column("r")
-        if pc.min(verdicts).as_py() == -1 - TOO_FINE:
-            raise DataError(
-                f"source '{source}': an instant has digits below the microsecond; nothing was written.\n"
-                "  Write the column in microseconds: date_trunc('microsecond', t), or cast it to timestamp[us]."
-            )
-        bad = pc.sum(pc.less(verdicts, -1)).as_py()
-        rejected += bad
-        if bad < batch.num_rows:
-            return [batch.slice(bad)], rejected
-    return [], rejected
 
 
 def clear_space(store: Store, space: str) -> None:
@@ -246,15 +229,8 @@ def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, known
     return found
 
 
-def _refuse_rejected(
-    engine: DuckDB, view: CompiledView, program: SweepProgram, rejected: int, relations, watermark, to: int, s: int
-) -> tuple[str, ...]:
-    """Examples of rejected rows.  Raises: RejectedRowsError for more than are allowed."""
-    source = view.scan.source
-    examples: list[str] = []
-    for relation in filter(None, relations):
-        _, scan = plan_run(view, program, None, relation, watermark, to, s)
-        examples += [row[0] for row in engine.rows(scan.examples)]
+def _refuse_rejected(source: EventSource, rejected: int, examples: Sequence[str]) -> tuple[str, ...]:
+    """Three examples.  Raises: RejectedRowsError for more rejected rows than are allowed."""
     if rejected > source.max_rejected:
         raise RejectedRowsError(source.name, rejected, source.max_rejected, tuple(examples[:3]))
     return tuple(examples[:3])

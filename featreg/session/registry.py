@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from featreg.session.online import OnlineReader
     from featreg.session.parity import Parity
     from featreg.session.push import Pusher, PushReceipt
+    from featreg.session.run_rows import Sort
     from featreg.session.snapshots import Taken
     from featreg.session.training_set import TrainingSet
     from featreg.session.vectors import Vector
@@ -438,9 +439,15 @@ class Registry:
             serve_newest(self, store)
             tell_materialized(self.events, receipt, known[receipt.view], applied.generation)
 
-        return materialize(
-            self.engine, self.profile, chosen, self.aggregates, None if to is None else parse_instant(to), rebuild, progress, filled
-        )
+        until = None if to is None else parse_instant(to)
+        return materialize(self.engine, self.profile, chosen, self.aggregates, until, rebuild, progress, filled, self._sort())
+
+    def _sort(self) -> "Sort | None":
+        if self.profile.engine != "spark":
+            return None
+        from featreg.session.distributed_runs import sorted_by_spark
+
+        return partial(sorted_by_spark, self.spark)
 
     def aggregates(self, wanted: Iterable[str]) -> dict[str, CompiledFeature]:
         """Aggregates by definition id, of what is applied or ever was; what is in no record is left out."""

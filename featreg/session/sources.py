@@ -137,7 +137,7 @@ class SourceFinder:
 
     def _placed(self, name: str) -> tuple[Relation, int]:
         reading, files = self.placed[name]
-        return self.engine.location(name, {**reading, "path": files}, self.profile.root), self._about(files)
+        return self.engine.location(name, {**reading, "path": files}, self.profile.root), self.about(files)
 
     def _located(self, name: str) -> tuple[Relation, int]:
         location = self.profile.sources.get(name)
@@ -150,9 +150,9 @@ class SourceFinder:
         relation = self.engine.location(name, location, self.profile.root)
         path = location if isinstance(location, str) else str(location["path"])  # type: ignore[index]
         self.files[name] = source_files(path, self.profile.root)
-        return relation, self._about(self.files[name])
+        return relation, self.about(self.files[name])
 
-    def _about(self, files: list[str]) -> int:
+    def about(self, files: Sequence[str]) -> int:
         """Rows by Parquet footers; of other files, by their size."""
         if all(Path(file).suffix in (".parquet", ".pq") for file in files):
             quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)

@@ -21,7 +21,7 @@ from featreg.session.tables import instants_of, key_column, request_column
 from featreg.session.training_set import as_column, cutoffs
 from featreg.sweep.finish import Column, derive_columns
 from featreg.sweep.partition import sweep_stream
-from featreg.sweep.stream import Layout, Tally
+from featreg.sweep.stream import Layout, Tally, accepted
 from featreg.vocabulary import DataType
 
 Batches = Iterator[pa.RecordBatch]
@@ -29,6 +29,7 @@ PAYLOAD = -1  # the source of a fragment: the spine's own columns; else the numb
 FRAGMENTS = "slot long, block long, source int, events long, rejected long, rows binary"
 BLOBS = "block long, rows binary"
 STAGED = "number long, file string, start long, count long, low long, high long, rows binary"
+SORTED = "part long, seq long, rejected long, rows binary"
 FILE, START = "featreg_file", "featreg_start"  # hidden columns of a spine that is read from files
 
 
@@ -145,10 +146,7 @@ class StageSpine:
     what: str
 
     def __call__(self, batches: Batches) -> Batches:
-        from pyspark import TaskContext
-
-        context = TaskContext.get()
-        number = (context.partitionId() if context is not None else 0) << 32
+        number = _partition() << 32
         for batch in batches:
             for file, start, rows in _by_file(batch):
                 as_of = instants_of(rows, self.time, self.what)
@@ -242,6 +240,27 @@ class SweepPartition:
             }
             yield from self.numbering.fragments(self.source, rows[order], arrays)
         yield _fragment(-1, -1, self.source, tally.events, tally.rejected, None)
+
+
+@dataclass(frozen=True)
+class PackSorted:
+    """Sorted rows of whole keys in, the good ones out in blobs (seq 0, 1, ...), and last how many were rejected (as of seq -1)."""
+
+    n_keys: int
+
+    def __call__(self, batches: Batches) -> Batches:
+        tally, part, seq = Tally(), _partition(), 0
+        for batch, _ in accepted(batches, self.n_keys, tally):
+            yield _one_row(SORTED, part, seq, 0, to_bytes(batch))
+            seq += 1
+        yield _one_row(SORTED, part, -1, tally.rejected, None)
+
+
+def _partition() -> int:
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return context.partitionId() if context is not None else 0
 
 
 def refuse_overflow(columns: Mapping[str, Column], rows: np.ndarray) -> None:

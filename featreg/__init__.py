@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featreg.define import REALTIME, Delay, Entity, EventSource, Every, FeatureSet, FeatureView, agg, derive, view
     from featreg.errors import (
+        CoverageError,
         DataError,
         DefinitionError,
         FeatregError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REALTIME",
     "Client",
+    "CoverageError",
     "DataError",
     "DefinitionError",
     "Delay",

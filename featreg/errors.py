@@ -5,7 +5,8 @@
     ├── DefinitionError        1   specs: every problem of a file at once
     ├── DataError              3   a source, spine or key that does not fit its contract
     │   ├── RejectedRowsError      more rows rejected than the source allows
-    │   └── OverflowDataError      a result outside its type: feature, key and as-of
+    │   ├── OverflowDataError      a result outside its type: feature, key and as-of
+    │   └── CoverageError          data that does not cover what is asked: verdict by verdict
     ├── StoreError             1   the online store: missing, newer format, full
     │   ├── StoreUnavailable       no server answers; the same call may be made again
     │   └── LeaseHeldError     4   another writer holds the lease: who, since when
@@ -15,6 +16,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featreg.snapshots.coverage import Coverage
+
+_MOST_VERDICTS = 50  # told of one failure
 
 
 class FeatregError(Exception):
@@ -78,6 +85,22 @@ class OverflowDataError(DataError):
             f"{feature}: the result for key {key} as of {as_of} is out of range of its type.\n"
             f"  Cast the input to DOUBLE, or aggregate smaller numbers."
         )
+
+
+class CoverageError(DataError):
+    """The data does not cover what is asked; nothing was scanned.
+
+    coverage: all verdicts, those that only note something too · kinds: of those that fail.
+    """
+
+    def __init__(self, coverage: "Coverage"):
+        self.coverage, self.verdicts = coverage, coverage.verdicts
+        failing = coverage.failing
+        self.kinds = tuple(dict.fromkeys(str(one.kind) for one in failing))
+        lines = [f"  {one}" for one in failing[:_MOST_VERDICTS]]
+        lines += [f"  and {len(failing) - _MOST_VERDICTS} more."] if len(failing) > _MOST_VERDICTS else []
+        lines += [f"  Not checked: {text}" for text in coverage.unchecked]
+        super().__init__("the data does not cover what is asked, and nothing was scanned:\n" + "\n".join(lines))
 
 
 class StoreError(FeatregError):

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from featreg.cli import apply, changes, definitions, demo, explain, graph, online, repository, serving, snapshot, source, training, versions
+from featreg.cli import (
+    apply,
+    changes,
+    definitions,
+    demo,
+    explain,
+    graph,
+    online,
+    repository,
+    reproduce,
+    serving,
+    snapshot,
+    source,
+    training,
+    versions,
+)
 from featreg.cli.arguments import Settings
 
 app = typer.Typer(
@@ -65,6 +80,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "doctor", versions.doctor),
     (_DEFINE, "gc", versions.gc),
     (_USE, "training-set", training.training_set),
+    (_USE, "reproduce", reproduce.reproduce),
     (_USE, "materialize", online.materialize),
     (_USE, "get", online.get),
     (_USE, "parity", online.parity),

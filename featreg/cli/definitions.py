@@ -32,6 +32,7 @@ class Kind(StrEnum):
     sets = "sets"
     sources = "sources"
     entities = "entities"
+    training_sets = "training-sets"
 
 
 def check(context: typer.Context, revision: Revision = None) -> None:
@@ -71,8 +72,12 @@ def ls(
     revision: Revision = None,
     applied: OfApplied = False,
 ) -> None:
-    """List views, features, sets, sources and entities."""
+    """List views, features, sets, sources and entities; or the training sets that were written."""
     settings: Settings = context.obj
+    if kind is Kind.training_sets:
+        from featreg.cli.reproduce import list_training_sets
+
+        return list_training_sets(settings)
     listing = _listing(settings, revision, applied)
     versions = _versions(settings)
     kinds = [kind.value] if kind else ["views", "sets", "sources", "entities"]

@@ -29,6 +29,10 @@ def training_set(
     spine_sql: Annotated[str | None, typer.Option("--spine-sql", metavar="SQL", help="The rows to fill, as a DuckDB query.")] = None,
     known_at: Annotated[str | None, typer.Option("--known-at", metavar="INSTANT", help="Only rows that had arrived by then.")] = None,
     pin: Annotated[str | None, typer.Option("--pin", metavar="MODEL:VERSION", help="The definitions that a model was pinned to.")] = None,
+    snapshot: Annotated[
+        list[str] | None,
+        typer.Option("--snapshot", metavar="ID", help="Read a snapshot in place of its source's location; repeat it, or say `latest`."),
+    ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="The working tree's definitions, applied or not.")] = False,
 ) -> None:
     """Build a training set: n spine rows in, n rows out, same order."""
@@ -44,10 +48,13 @@ def training_set(
             raise UsageError(f"--out {out}: a training set is written as .parquet or .csv.")
         say_if_compiling(settings, registry.profile.state)
         with progress(settings, "reading") as advance:
-            made = registry.training_set(name, rows, time=time, known_at=known_at, draft=draft, pin=pin, progress=advance)
+            read = None if not snapshot else "latest" if snapshot == ["latest"] else snapshot
+            made = registry.training_set(
+                name, rows, time=time, known_at=known_at, draft=draft, pin=pin, snapshot=read, progress=advance
+            )
         size = bytes_of(made.write(out))
     seconds = clock.perf_counter() - began
-    features, rows_written = len(made.manifest["features"]), len(made)
+    features, rows_written, identity = len(made.manifest["features"]), len(made), made.manifest.get("id")
     rejected = sum(receipt.rejected for receipt in made.receipts)
 
     def render(console: "Console") -> None:
@@ -59,9 +66,15 @@ def training_set(
                 console.print(f"[yellow]rejected[/yellow] {escape(receipt.view)}: {escape(example)}", soft_wrap=True)
         told = f"{rows_written:,} rows, {features} features, {bytes_text(size)}, {seconds_text(seconds)}"
         console.print(f"[green]written[/green]  {escape(out)}  {told}", soft_wrap=True)
+        for one in made.manifest["coverage"]:
+            told = escape(f"{one['source']} {one['partition']}: {one['found']}")
+            console.print(f"[yellow]{one['kind']}[/yellow]  {told}", soft_wrap=True)
+        if identity is not None:
+            console.print(f"[dim]featreg reproduce {identity[:12]} makes it again[/dim]", soft_wrap=True)
         console.print(f"[dim]beside it {escape(Path(out).name)}.manifest.json: what made it[/dim]", soft_wrap=True)
 
     document = {
+        "id": made.manifest.get("id"),
         "out": out,
         "rows": rows_written,
         "features": features,

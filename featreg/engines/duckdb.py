@@ -135,13 +135,19 @@ class DuckDB:
         """The files at a location by schema: a relation for each, and its files.  Its columns are those of the data; the text has one
         more, the file of each row, called `file_column`.
 
+        A column that stands in paths (`month=02/`) is text here: DuckDB's guess at its type depends on which files are read together.
         Raises: DataError when a file cannot be read.
         """
         groups = self._parquet_groups(files, f"source '{source}'") if _is_parquet(location, files) else [files]
         made = []
         for group in groups:
             relation = self.location(source, {**location, "path": group}, Path())
-            made.append((replace(relation, text=f"{relation.text.removesuffix(')')}, filename = {_literal(file_column)})"), group))
+            in_paths = [name for name, _ in relation.columns if all(f"/{name}=" in file for file in group)]
+            types = ", ".join(f"{_literal(name)}: VARCHAR" for name in in_paths)
+            hive = f", hive_partitioning = true, hive_types = {{{types}}}" if in_paths else ""
+            columns = tuple((name, "VARCHAR" if name in in_paths else kind) for name, kind in relation.columns)
+            text = f"{relation.text.removesuffix(')')}{hive}, filename = {_literal(file_column)})"
+            made.append((replace(relation, text=text, columns=columns), group))
         return made
 
     def describe(self, text: str, what: str, loose: bool = False) -> Relation:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from featreg.compile import CompiledSet, CompiledView
 from featreg.define import EventSource
-from featreg.errors import DataError, UsageError
+from featreg.errors import CoverageError, DataError, UsageError
 from featreg.instants import format_instant, parse_instant, window_start
 from featreg.registry.kept import KeptSnapshot
 from featreg.session.drift import drift
 from featreg.session.snapshots import SnapshotRemovedError, objects_of, placed_files, read_snapshot, scheme_of, snapshots_folder
-from featreg.session.source_files import KnownFiles, files_at, location_of
-from featreg.session.training_set import Spine, cutoffs
+from featreg.session.source_files import KnownFiles, files_at, is_files, location_of
+from featreg.session.training_set import cutoffs
 from featreg.snapshots.coverage import Coverage, Kind, Need, Verdict, window_coverage, with_last_event
 from featreg.snapshots.manifest import Partition, Snapshot
 from featreg.snapshots.scheme import Scheme
@@ -33,16 +35,20 @@ class Placed:
     files: Mapping[str, Path]
 
 
-def needs_of(compiled: CompiledSet, views: Mapping[str, CompiledView], spine: Spine, known_at: int | None) -> dict[str, Need]:
-    """Which event times of each source a training set reads; nothing of a source for a spine without rows."""
+def needs_of(
+    compiled: CompiledSet, views: Mapping[str, CompiledView], asked: tuple[int, int] | None, known_at: int | None
+) -> dict[str, Need]:
+    """Which event times of each source a training set reads.
+
+    asked: the first and the last as-of instant; None for a spine without rows, which needs nothing.
+    """
     needs: dict[str, Need] = {}
-    if spine.table.num_rows == 0:
+    if asked is None:
         return needs
     for lookup in compiled.lookups:
         view = views[lookup.view]
         wanted = view.closure(tuple(feature for feature, _ in lookup.features))
-        cut = cutoffs(spine.as_of, view.cadence, known_at)
-        first, last = int(cut.min()), int(cut.max())
+        first, last = cutoffs(np.array(asked), view.cadence, known_at).tolist()
         source = view.scan.source
         before = (last if known_at is None else min(last, known_at)) - source.delay_micros
         windows = [(one.window, one.hop or 1) for name in wanted if (one := view.by_name[name]).aggregation]
@@ -59,8 +65,6 @@ def place_snapshots(registry: "Registry", named: "Named", sources: set[str]) -> 
     named: an id or the beginning of one, several, source -> id, or `latest`: the newest of each source.
     Raises: UsageError; CoverageError (SNAPSHOT_GONE).
     """
-    from featreg.snapshots.coverage import CoverageError
-
     ids = _named(registry, named, sources)
     placed: dict[str, Placed] = {}
     gone: list[Verdict] = []
@@ -135,6 +139,8 @@ def _live(registry: "Registry", source: EventSource, need: Need) -> tuple[Covera
     newest = registry.control().newest_snapshot(source.name)
     if newest is None and scheme is None:
         return Coverage(), None
+    if not is_files(profile, source.name):
+        return Coverage((), (f"{source.name}: its location is no files of this machine, so what is there cannot be checked.",)), None
     location = location_of(profile, source.name)
     files = files_at(location, profile.root)
     if newest is None:

@@ -45,6 +45,7 @@ from featreg.session.tasks import (
     stream_fields,
 )
 from featreg.session.training_set import ViewReceipt, check_spine, cutoffs
+from featreg.snapshots.manifest import Snapshot
 from featreg.sweep.stream import Layout
 from featreg.sweep.warm import BACKFILL, compile_for
 from featreg.sweep.words import arrow_type
@@ -62,15 +63,15 @@ _FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tz
 
 
 def distributed_training_set(
-    registry: "Registry", compiled: CompiledSet, views: Mapping[str, CompiledView], finder: SourceFinder, spine: Any,
-    time: str, known_at: int | None, revision: dict[str, Any], asked: dict[str, Any], progress: Callable[[str, int], None] | None,
+    registry: "Registry", compiled: CompiledSet, views: Mapping[str, CompiledView], finder: SourceFinder, staged: "StagedSpine",
+    known_at: int | None, revision: dict[str, Any], asked: dict[str, Any], snapshots: Mapping[str, Snapshot],
+    progress: Callable[[str, int], None] | None,
 ) -> "DistributedTrainingSet":  # fmt: skip
     """What `Registry.training_set` gives with Spark."""
     engine = registry.spark
-    staged = stage_spine(engine, spine, time, compiled, registry.root)
     filling = fill_with_spark(engine, compiled, views, lambda view: _source_of(engine, finder, view), staged, known_at, progress)
     manifest = training_manifest(
-        compiled, revision, finder.files, registry.root, staged.table, staged, filling.receipts, asked, engine="spark"
+        compiled, revision, finder.files, registry.root, staged.table, staged, filling.receipts, asked, snapshots, engine="spark"
     )
     return DistributedTrainingSet(filling, manifest, filling.receipts, None if asked["draft"] else registry.events)
 
@@ -100,7 +101,7 @@ def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView) -> Sourc
     if is_frame(finder.given.get(name)):
         return Source((engine.frame_rows(finder.given[name]),), None)
     location = finder.profile.sources.get(name)
-    if name in finder.given or location is None or not engine.reads_itself(location):
+    if name in finder.given or name in finder.placed or location is None or not engine.reads_itself(location):
         relation, about = finder.find(source, batched)
         return Source(tuple(rows_of_part(engine, finder.files.get(name, []), part) for part in relation.parts), about)
     found, log = engine.located(name, location), finder.log_of(source)

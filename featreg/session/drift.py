@@ -112,7 +112,6 @@ def drift(
     before = {one.name: one for one in snapshot.partitions(scheme)}
     after = side_of(live, scheme).partitions
     differing = [name for name in dict.fromkeys([*before, *after]) if _hashes(before.get(name)) != _now(after.get(name, {}))]
-    differing = [name for name in differing if name in after or need is None or need.touches(before[name].first, before[name].last)]
     if not differing:
         return Coverage()
     columns = whole_columns(snapshot)
@@ -125,7 +124,8 @@ def drift(
     if not odd and len(differing) > 1 and _sum(before, differing) == summed(numbers.values()):
         return Coverage(tuple(_same(source, name, before.get(name), after.get(name, {})) for name in differing))
     found: list[Verdict] = []
-    for name in differing:
+    needed = [name for name in differing if name in after or need is None or need.touches(before[name].first, before[name].last)]
+    for name in needed:
         was, now = before.get(name), after.get(name, {})
         if not now:
             assert was is not None

@@ -27,7 +27,9 @@ def training_manifest(
     snapshots: Mapping[str, Snapshot] | None = None,
     engine: str = "duckdb",
 ) -> dict[str, Any]:
-    """A value for JSON.  Hashing reads every source file once, but for those of snapshots, whose bytes are known.
+    """All of it but what the rows of the result have to be read for.
+
+    Hashing reads every source file once, but for those of snapshots, whose bytes are known.
 
     spine: None when Spark's executors read it, and it has no fingerprint then.
     snapshots: by source, those that were read, and those that the files were found equal to.

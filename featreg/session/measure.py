@@ -201,8 +201,8 @@ def _measured(engine: DuckDB, source: EventSource, group: Group, files: Sequence
 
 
 def _event_text(source: EventSource, relation: Relation) -> str:
-    """The event time in microseconds, NULL where there is none or an infinite one."""
-    return f"epoch_us(({read_columns(source, relation)[source.event_time].text})::TIMESTAMP)"
+    """The event time in microseconds, NULL where there is none or an infinite one.  It may be text, in a path or a CSV."""
+    return f"epoch_us(({read_columns(source, replace(relation, loose=True))[source.event_time].text})::TIMESTAMP)"
 
 
 def _refuse_disagreement(source: str, types: Mapping[str, Mapping[str, Column]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from featreg.compile import Compiled, CompiledFeature, CompiledView, compile_definitions
 from featreg.compile.difference import State
 from featreg.errors import StoreError, UsageError, did_you_mean
-from featreg.instants import format_instant, parse_instant
+from featreg.instants import parse_instant
 from featreg.load import Definitions, load_directory, load_files
 from featreg.load.git import problems_at, read_revision, tree_state
 from featreg.registry.events import EventPlane
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
     from featreg.engines.duckdb import DuckDB
     from featreg.engines.spark import Spark
-    from featreg.plan.relation import Relation
     from featreg.registry.kept import KeptSnapshot
     from featreg.session.changes import Life, Plan
     from featreg.session.cleanup import Garbage
+    from featreg.session.coverage import Named
     from featreg.session.distributed import DistributedTrainingSet
     from featreg.session.doctor import Finding
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader
     from featreg.session.parity import Parity
     from featreg.session.push import Pusher, PushReceipt
+    from featreg.session.reproduce import Reproduced
     from featreg.session.run_rows import Sort
     from featreg.session.snapshots import Taken
     from featreg.session.training_set import TrainingSet
@@ -368,6 +369,7 @@ class Registry:
         sources: Mapping[str, Any] | None = None,
         pin: str | None = None,
         known_at: Instant | None = None,
+        snapshot: "Named | None" = None,
         progress: Progress | None = None,
     ) -> "TrainingSet | DistributedTrainingSet":
         """Attach a set's features to the spine, each row as serving would have answered at its instant.
@@ -378,15 +380,14 @@ class Registry:
         draft: use the working tree's definitions, applied or not.  pin: those that a model was pinned to.
         sources: rows in place of a source's location.
         known_at: only rows that had arrived by then.
-        Raises: UsageError, DataError; nothing is written.
+        snapshot: read snapshots in place of locations: an id, several, source -> id, or "latest".  A location that is read is compared
+        with the source's newest snapshot, where there is one.
+        Raises: UsageError, DataError; CoverageError, before anything is scanned, when the data does not cover what is asked.
         """
         from featreg.kernels import use_cache
 
         use_cache(self.profile.state)
-        from featreg.session.manifest import training_manifest
-        from featreg.session.sources import SourceFinder
-        from featreg.session.tables import read_table
-        from featreg.session.training_set import TrainingSet, check_spine, fill
+        from featreg.session.training import Asked, make_training_set
 
         if pin is not None and (draft or self.revision is not None):
             raise UsageError("pin=, draft= and a revision each say which definitions are meant; give one.")
@@ -395,23 +396,21 @@ class Registry:
         else:
             used = Applied(self.compile(), tree_state(self.root), 0) if draft and self.revision is None else self.applied()
         feature_set = _find(used.compiled.sets, name, "feature set")
-        finder = SourceFinder(self.engine, self.profile, sources or {})
-        finder.refuse_unknown(used.compiled.sources)
         known = None if known_at is None else parse_instant(known_at)
-        views = used.compiled.views
-        asked = {"time": time, "known_at": None if known is None else format_instant(known), "draft": draft, "pin": pin}
-        if self.profile.engine == "spark":
-            from featreg.session.distributed import distributed_training_set
+        return make_training_set(self, used, feature_set, Asked(spine, time, draft, sources or {}, pin, known, snapshot), progress)
 
-            return distributed_training_set(self, feature_set, views, finder, spine, time, known, dict(used.revision), asked, progress)
-        rows = check_spine(read_table(spine, self.engine, self.root, "the spine"), time, feature_set)
+    def reproduce(self, training_set: str, *, live: bool = False, out: str | Path | None = None) -> "Reproduced":
+        """Make a training set that was written again, from the definitions, spine and snapshots that the log holds, and compare.
 
-        def relation_of(view: CompiledView) -> "tuple[Relation, int]":
-            return finder.find(view.scan.source, finder.batched_until(view))
+        training_set: its id or the beginning of it.  live: from the locations as they are now.  out: where to write it.
+        Raises: UsageError; CoverageError, which says what of the data is gone or changed.
+        """
+        from featreg.kernels import use_cache
 
-        table, receipts = fill(self.engine, feature_set, views, relation_of, rows, known, progress)
-        manifest = training_manifest(feature_set, dict(used.revision), finder.files, self.root, rows.table, table, receipts, asked)
-        return TrainingSet(table, manifest, receipts, None if draft else self.events)
+        use_cache(self.profile.state)
+        from featreg.session.reproduce import reproduce
+
+        return reproduce(self, training_set, live, None if out is None else Path(out))
 
     # Online ----------------------------------------------------------------------------------
 

@@ -44,6 +44,14 @@ def location_of(profile: "Profile", source: str) -> Location:
     return Location(source, settings["path"], reading, bool(settings.get("immutable", False)))
 
 
+def is_files(profile: "Profile", source: str) -> bool:
+    """Whether a location is files that this process can list: not a table, a URI or a format of an engine's own."""
+    found = profile.sources.get(source)
+    settings = {"path": found} if isinstance(found, str) else dict(found) if isinstance(found, Mapping) else {}
+    path = settings.get("path")
+    return isinstance(path, str) and "://" not in path and str(settings.get("format", "parquet")).lower() in ("parquet", "csv", "json")
+
+
 def shown_path(file: str, root: Path) -> str:
     """As snapshots name files: below the repository's root, or absolute."""
     return Path(file).relative_to(root).as_posix() if Path(file).is_relative_to(root) else file

@@ -1,7 +1,7 @@
 """Find the rows of a source: in a table that was handed in, or at the location that the profile names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,27 @@ from featreg.session.tables import read_table
 from featreg.sweep.words import arrow_type
 
 
+@dataclass(frozen=True)
+class PlacedFiles:
+    """Files to read in place of a source's location.  reading: format and options · alone: whether pushed rows are left out."""
+
+    reading: Mapping[str, Any]
+    files: Sequence[str]
+    alone: bool = True
+
+
 class SourceFinder:
     """The rows of each source, looked up once; `files` says which files were read, `pushed` up to where its push log was.
 
-    placed: sources that are read from files elsewhere, and from those alone: how (format, options), and the files.
+    placed: sources that are read from files elsewhere · until: up to where push logs are read, the end of each by default.
     """
 
     def __init__(
         self, engine: DuckDB, profile: Profile, given: Mapping[str, Any],
-        placed: Mapping[str, tuple[Mapping[str, Any], list[str]]] | None = None,
+        placed: "Mapping[str, PlacedFiles] | None" = None, until: Mapping[str, Position] | None = None,
     ):  # fmt: skip
         self.engine, self.profile = engine, profile
-        self.given, self.placed = dict(given), dict(placed or {})
+        self.given, self.placed, self.until = dict(given), dict(placed or {}), dict(until or {})
         self.files: dict[str, list[str]] = {}
         self.pushed: dict[str, Position] = {}
         self._found: dict[str, tuple[Relation, int]] = {}
@@ -56,9 +65,9 @@ class SourceFinder:
         batched: up to where a materialize has covered the source's instants, for `stream="until_batch"`.
         """
         name = source.name
-        if name in self.given or name in self.placed:
+        if name in self.given or (name in self.placed and self.placed[name].alone):
             if name not in self._found:
-                self._found[name] = self._given(name) if name in self.given else self._placed(name)
+                self._found[name] = self._given(name) if name in self.given else self._located(name)
             return self._found[name]
         log = self.log_of(source)
         if log is None and source.stream_mode is not None and name not in self.profile.sources:
@@ -104,7 +113,7 @@ class SourceFinder:
         name = source.name
         if name not in self._logs:
             log = PushLog(self.profile.push_path(name))
-            self._logs[name] = self.of_log(source, log, START, None)
+            self._logs[name] = self.of_log(source, log, START, self.until.get(name))
         return self._logs[name]
 
     def of_log(
@@ -135,11 +144,10 @@ class SourceFinder:
         table = read_table(self.given[name], self.engine, self.profile.root, f"source '{name}'")
         return self.engine.register(f"featreg_source_{name}", table), table.num_rows
 
-    def _placed(self, name: str) -> tuple[Relation, int]:
-        reading, files = self.placed[name]
-        return self.engine.location(name, {**reading, "path": files}, self.profile.root), self.about(files)
-
     def _located(self, name: str) -> tuple[Relation, int]:
+        if name in self.placed:
+            files = self.files[name] = list(self.placed[name].files)
+            return self.engine.location(name, {**self.placed[name].reading, "path": files}, self.profile.root), self.about(files)
         location = self.profile.sources.get(name)
         if location is None:
             known = ", ".join(self.profile.sources) or "none"

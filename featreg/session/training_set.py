@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from featreg.errors import OverflowDataError, RejectedRowsError, UsageError
 from featreg.instants import Cadence, format_instant
 from featreg.plan.offline import plan_backfill
 from featreg.plan.relation import Relation
-from featreg.registry.events import EventPlane
 from featreg.session.order import in_order
 from featreg.session.tables import instants_of, key_column, request_column
 from featreg.sweep.backfill import backfill
@@ -28,6 +28,8 @@ from featreg.vocabulary import DataType
 if TYPE_CHECKING:
     import pandas
     import polars
+
+    from featreg.session.keeping import Keeper
 
 SPINE = "featreg_spine"
 
@@ -45,12 +47,20 @@ class ViewReceipt:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The spine with its features, and a manifest that says what made it.  n spine rows in, n rows out, same order."""
+    """The spine with its features, and a manifest that says what made it.  n spine rows in, n rows out, same order.
+
+    facts: the manifest but for what the rows themselves have to be read for.
+    """
 
     table: pa.Table
-    manifest: Mapping[str, Any]
+    facts: Mapping[str, Any]
     receipts: tuple[ViewReceipt, ...] = field(default=())
-    events: EventPlane | None = field(default=None, repr=False, compare=False)  # where writing it is told; nowhere for a draft
+    keeper: "Keeper | None" = field(default=None, repr=False, compare=False)  # who writes and records it; nobody for a draft
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What made it.  With its id and content id, but for a draft; they are worked out when this is first asked for."""
+        return self.facts if self.keeper is None else self.keeper.named(self.table, self.facts)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -69,16 +79,14 @@ class TrainingSet:
     def write(self, path: str | Path) -> Path:
         """Write Parquet or CSV by the ending, and the manifest beside it as `<path>.manifest.json`.
 
-        Both are written whole or not at all.
+        Both are written whole or not at all.  The log holds what made it, so that `featreg reproduce ID` can make it again; a draft
+        is written and no more.
         """
+        if self.keeper is not None:
+            return self.keeper.write(self.table, self.manifest, Path(path))
         from featreg.session.output import write_training_set
-        from featreg.session.receipts import tell_written
 
-        began = time.perf_counter()
-        written = write_training_set(self.table, self.manifest, Path(path))
-        if self.events is not None:
-            tell_written(self.events, self.manifest, written, time.perf_counter() - began)
-        return written
+        return write_training_set(self.table, self.manifest, Path(path))
 
     def _repr_html_(self) -> str:
         return self.table.slice(0, 20).to_pandas().to_html()

@@ -8,12 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from featreg.errors import DataError
 from featreg.instants import DAY, floor_to, format_instant
 from featreg.snapshots.manifest import Partition
 from featreg.snapshots.scheme import Scheme
-
-_FEW = 50  # verdicts of one kind that an error shows
 
 
 class Kind(StrEnum):
@@ -79,19 +76,6 @@ class Coverage:
 
     def __add__(self, other: "Coverage") -> "Coverage":
         return Coverage(self.verdicts + other.verdicts, self.unchecked + other.unchecked)
-
-
-class CoverageError(DataError):
-    """The data does not cover what is asked; nothing was scanned.  `verdicts` has all, those that only note something too."""
-
-    def __init__(self, coverage: Coverage):
-        self.coverage, self.verdicts = coverage, coverage.verdicts
-        self.kinds = tuple(dict.fromkeys(str(one.kind) for one in coverage.failing))
-        failing = coverage.failing
-        lines = [f"  {one}" for one in failing[:_FEW]]
-        lines += [f"  and {len(failing) - _FEW} more"] if len(failing) > _FEW else []
-        lines += [f"  Not checked: {text}" for text in coverage.unchecked]
-        super().__init__("the data does not cover what is asked, and nothing was scanned:\n" + "\n".join(lines))
 
 
 def window_coverage(

@@ -31,7 +31,10 @@ def apply(
         if before is not None and not yes and not settings.json and sys.stdin.isatty() and not _agreed(registry.plan()):
             raise RefusedError("nothing was applied.")
         record = registry.apply(expected=expected)
-    changes = compare_ids(before.body["ids"] if before else {}, record.body["ids"])
+        control = registry.control()
+    old = before.body["ids"] if before else {}
+    changes = compare_ids(old, record.body["ids"])
+    versions = {name: control.version(name, record.body["ids"][name]) for name in (*changes["added"], *changes["changed"])}
     is_new = before is None or before.generation != record.generation
     revision = record.body["revision"]
 
@@ -39,7 +42,9 @@ def apply(
         for word, style in (("added", "green"), ("changed", "yellow"), ("removed", "red")):
             names = changes[word]
             for name in names[:_SHOWN]:
-                console.print(f"  [{style}]{word:<8}[/{style}] {escape(name)}", soft_wrap=True)
+                number = f"@{versions[name]}" if name in versions else ""
+                since = f"  [dim]was @{control.version(name, old[name])}[/dim]" if word == "changed" else ""
+                console.print(f"  [{style}]{word:<8}[/{style}] {escape(name)}{number}{since}", soft_wrap=True)
             if len(names) > _SHOWN:
                 console.print(f"  [{style}]{word:<8}[/{style}] and {len(names) - _SHOWN} more")
         commit = f"commit {revision['commit'][:12]}" if revision["commit"] else "no commit"
@@ -47,7 +52,8 @@ def apply(
         word = "[green]applied[/green]" if is_new else "[green]as before[/green]"
         console.print(f"{word}  generation {record.generation}, {len(record.body['ids'])} features  [dim]{state}[/dim]", soft_wrap=True)
 
-    document = {"generation": record.generation, "new": is_new, "id": record.body["id"], "revision": revision, **changes}
+    told = {"generation": record.generation, "new": is_new, "id": record.body["id"], "revision": revision}
+    document = told | changes | {"versions": versions}
     show(settings, document, render)
 
 

@@ -189,6 +189,10 @@ def test_lineage_goes_from_columns_over_features_to_sets_and_pins(repository: Pa
     mermaid = run(capsys, "lineage", "model", "--format", "mermaid")
     assert mermaid.startswith("flowchart LR") and '[["set model"]]' in mermaid and '(["pin delay:1"])' in mermaid
     assert "recent.last_shop" in run(capsys, "lineage")
+    edit(repository, '"last_shop"', '"newest_shop"')
+    assert "recent.newest_shop" in run(capsys, "lineage") and "recent.newest_shop" not in run(capsys, "lineage", "--applied")
+    assert "recent.newest_shop" not in run(capsys, "lineage", "--revision", "v1")
+    assert "give one" in run(capsys, "lineage", "--revision", "v1", "--applied", code=2)
     assert "nothing here is called 'recent.spend'" in run(capsys, "lineage", "recent.spend", code=2)
 
 

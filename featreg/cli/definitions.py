@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -163,7 +164,8 @@ def _listing(settings: Settings, revision: str | None, applied: bool) -> Listing
             definitions = _definitions(settings, revision)
             return make_listing(definitions, compile_definitions(definitions))
     else:
-        record = _log(settings).last("apply")
+        with closing(_log(settings)) as log:
+            record = log.last("apply")
         if record is None:
             raise UsageError("nothing is applied yet.\n  Run `featreg apply`.")
         definitions = load_files({path: text.encode() for path, text in record.body["files"].items()})
@@ -185,7 +187,8 @@ def _versions(settings: Settings) -> Versions:
     from featreg.registry.kept_state import load_state
     from featreg.session.profile import read_profile
 
-    return load_state(_log(settings), read_profile(settings.repository, settings.profile).control_cache).version
+    with closing(_log(settings)) as log:
+        return load_state(log, read_profile(settings.repository, settings.profile).control_cache).version
 
 
 def _rows_of(listing: Listing, kind: str, versions: Versions) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
-from featreg.cli.definitions import Revision
+from featreg.cli.definitions import OfApplied, Revision
 from featreg.cli.terminal import add_rows, escape, show, table
 from featreg.errors import UsageError, did_you_mean
 
@@ -37,6 +37,7 @@ def lineage(
     ] = None,
     how: Annotated[Format, typer.Option("--format", help="A tree, or text for Graphviz or Mermaid.")] = Format.tree,
     revision: Revision = None,
+    applied: OfApplied = False,
 ) -> None:
     """Show what comes of what: source column, feature, feature set, pin."""
     import featreg
@@ -44,8 +45,11 @@ def lineage(
     from featreg.compile.lineage import lineage as graph_of
 
     settings: Settings = context.obj
+    if revision is not None and applied:
+        raise UsageError("--revision and --applied are two things; give one.")
     with featreg.open(settings.repository, profile=settings.profile, revision=revision) as registry:
-        graph = graph_of(registry.compile(), ((pin.name, pin.set) for pin in registry.control().pins.values()))
+        compiled = registry.applied().compiled if applied else registry.compile()
+        graph = graph_of(compiled, ((pin.name, pin.set) for pin in registry.control().pins.values()))
     if name is not None:
         node = name if name in graph.nodes else f"set {name}"
         if node not in graph.nodes:

@@ -329,9 +329,14 @@ class Registry:
             return State(definitions, compile_definitions(definitions, known))
 
     def gc(self, delete: bool = False) -> "list[Garbage]":
-        """What the store holds and neither the applied definitions, nor those before them, nor a pin reach; with `delete` it goes."""
+        """What the store holds and neither the applied definitions, nor those before them, nor a pin reach; with `delete` it goes.
+
+        With `delete` events of days that are over are sealed as well: many small files become one.
+        """
         from featreg.session.cleanup import collect
 
+        if delete:
+            self.events.seal()
         return collect(self, delete)
 
     def doctor(self) -> "list[Finding]":

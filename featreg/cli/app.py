@@ -85,6 +85,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_USE, "get", online.get),
     (_USE, "parity", online.parity),
     (_USE, "serve", serving.serve),
+    (_USE, "stream", serving.stream),
 )
 for _panel, _name, _verb in _VERBS:
     app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)

@@ -1,12 +1,18 @@
-"""`serve`: answer vectors and take pushes over HTTP."""
+"""`serve` and `stream`: answer vectors and take pushes over HTTP; take rows from Kafka."""
 
+import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_names
+from featreg.cli.terminal import counted, progress, say_if_compiling, show
 from featreg.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def serve(
@@ -35,3 +41,33 @@ def serve(
     if not settings.json:
         print(f"serving {settings.repository} on http://{asked.host}:{asked.port} ({asked.workers} workers)", file=sys.stderr)
     run(settings.repository, settings.profile, asked)
+
+
+def stream(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", autocompletion=complete_names("sources"))],
+    once: Annotated[bool, typer.Option("--once", help="Leave at the end of the topic, instead of waiting for more.")] = False,
+) -> None:
+    """Take rows of a source from its Kafka topic, each once, until SIGTERM; a process that was killed goes on where it was."""
+    try:
+        from featreg.serve.stream import follow, stream_settings
+    except ModuleNotFoundError as error:
+        raise UsageError(f"streams need {error.name}.\n  pip install 'featreg[kafka]'") from None
+    import featreg
+
+    settings: Settings = context.obj
+    over: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: over.append(number))
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        asked = stream_settings(registry.profile.streams, source)
+        say_if_compiling(settings, registry.profile.state)
+        with progress(settings, "streaming") as advance:
+            done = follow(registry, source, asked, once=once, is_over=lambda: bool(over), progress=advance)
+
+    def render(console: "Console") -> None:
+        console.print(
+            f"[green]done[/green]  {counted(done.messages, 'message')}, {counted(done.accepted, 'row')} taken in, "
+            f"{done.rejected:,} rejected" + (f", {counted(done.repeated, 'push')} known already" if done.repeated else "")
+        )
+
+    show(settings, vars(done), render)

@@ -12,7 +12,7 @@ from featreg.errors import UsageError, did_you_mean
 from featreg.instants import parse_duration
 
 STATE_FOLDER = ".featreg"
-_KNOWN = {"engine", "sources", "online", "registry", "duckdb", "spark", "require_clean", "serve"}
+_KNOWN = {"engine", "sources", "online", "registry", "duckdb", "spark", "require_clean", "serve", "streams"}
 _ENGINES = ("duckdb", "spark")
 _ONLINE = {"store", "path", "url", "replay", "stale_after", "push_ids", "log"}
 _REGISTRY = {"path", "url", "clock_tolerance"}
@@ -25,7 +25,7 @@ class Profile:
 
     replay, stale_after, push_ids, clock_tolerance: microseconds, see `[online]` and `[registry]`.
     log: the share of keys whose served vectors are logged.  online_url, registry_url: of servers; they may hold a password.
-    patience: seconds for which such a server is waited for; None is the store's own.  serve: `[serve]`, as it stands.
+    patience: seconds for which such a server is waited for; None is the store's own.  serve, streams: as they stand.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Profile:
     log: float = 0.0
     require_clean: bool = False
     serve: Mapping[str, object] = field(default_factory=dict)
+    streams: Mapping[str, object] = field(default_factory=dict, repr=False)
     patience: float | None = None
 
     @property
@@ -112,6 +113,7 @@ def read_profile(root: Path, name: str) -> Profile:
         log=_share(online.get("log", 0.0), path.name),
         require_clean=bool(settings.get("require_clean", False)),
         serve=_table(settings, "serve", path.name),
+        streams=_table(settings, "streams", path.name),
     )
 
 

@@ -230,12 +230,12 @@ def test_events_come_back_as_they_were_recorded_by_kind(tmp_path: Path) -> None:
 
 def _old(folder: Path, day: int, names: str) -> None:
     """A segment of that many days after NOON, last written to then."""
-    now = NOON + day * DAY
+    now, before = NOON + day * DAY, set(segments_of(folder))
     writer = EventPlane(folder)
     writer._writer.clock = lambda: now
     for name in names:
         writer.record(name, {"day": day, "name": name}, at=now)
-    path = segments_of(folder)[-1]
+    (path,) = set(segments_of(folder)) - before
     os.utime(path, (now / 1e6, now / 1e6))
 
 

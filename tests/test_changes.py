@@ -196,6 +196,22 @@ def test_lineage_goes_from_columns_over_features_to_sets_and_pins(repository: Pa
     assert "nothing here is called 'recent.spend'" in run(capsys, "lineage", "recent.spend", code=2)
 
 
+def test_listed_features_have_the_number_of_their_meaning_at_any_revision(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(*arguments: str) -> dict[str, tuple[int | None, str]]:
+        found = json.loads(run(capsys, "ls", "features", "--json", *arguments))
+        assert all(one.keys() >= {"name", "definition_id", "version", "view", "file", "line"} for one in found)
+        return {one["name"]: (one["version"], one["definition_id"]) for one in found}
+
+    first = listed()
+    assert {version for version, _ in first.values()} == {None}
+    run(capsys, "apply")
+    edit(repository, 'agg.sum("amount")', 'agg.sum("amount * 2")')
+    assert listed()["recent.spent_7d"][0] is None and listed()["recent.n_7d"][0] == 1
+    run(capsys, "apply")
+    assert listed()["recent.spent_7d"][0] == 2 and listed("--applied") == listed()
+    assert listed("--revision", "v1") == {name: (1, identity) for name, (_, identity) in first.items()}
+
+
 def test_history_tells_versions_and_why(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "apply")
     edit(repository, 'agg.sum("amount")', 'agg.sum("amount * 2")')

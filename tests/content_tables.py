@@ -100,8 +100,8 @@ class Drawn:
 
 
 @st.composite
-def tables(draw, most_rows: int = 6) -> Drawn:
-    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique_by=str.lower))
+def tables(draw, most_rows: int = 6, most_columns: int = 5) -> Drawn:
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=most_columns, unique_by=str.lower))
     rows = draw(st.integers(0, most_rows))
     arrays, columns = {}, []
     for name in names:

@@ -6,6 +6,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -133,7 +134,7 @@ def _repartitioned(folder: Path, dealer: random.Random) -> None:
     whole = pa.concat_tables(pq.ParquetFile(path).read() for path in sorted(day.iterdir()))
     shutil.rmtree(day)
     cuts = sorted({0, whole.num_rows, *(dealer.randrange(whole.num_rows) for _ in range(3))})
-    for number, (low, high) in enumerate(zip(cuts, cuts[1:])):
+    for number, (low, high) in enumerate(pairwise(cuts)):
         write(day / f"p{number}.parquet", whole.slice(low, high - low))
 
 

@@ -102,7 +102,7 @@ def _duckdb_micros(value: str, kind: str) -> str:
 
 
 def spark_row_hash(columns: Sequence[Column]) -> str:
-    """The row's SHA-256 as a Spark expression; the session's zone is UTC and ANSI is on, as both are in featreg's sessions."""
+    """The row's SHA-256 as a Spark expression.  Neither the session's zone nor its ANSI setting matters to it."""
     cells = ", ".join(_spark_cell(_spark_name(column.name), column.family, 0) for column in columns)
     return f"sha2(concat({cells}), 256)" if cells else "sha2('', 256)"
 
@@ -134,9 +134,12 @@ def _spark_cell(value: str, family: Family, depth: int) -> str:
         case "date":
             return _or_null(f"'a', unix_date({value})")
         case "timestamp":
-            return _or_null(f"'t', unix_micros(CAST({value} AS TIMESTAMP))")
+            if family.type == "timestamp":
+                return _or_null(f"'t', unix_micros({value})")
+            return _or_null(f"'t', timestampdiff(MICROSECOND, TIMESTAMP_NTZ '1970-01-01 00:00:00', {value})")
         case "decimal":
-            unscaled = f"CAST(replace(CAST({value} AS STRING), '.', '') AS DECIMAL(38, 0))"
+            digits = f"regexp_replace(replace(CAST({value} AS STRING), '.', ''), 'E.*$', '')"  # 0.000000123 may be 1.23E-7
+            unscaled = f"CAST({digits} AS DECIMAL(38, 0))"
             return _or_null(f"'c', CAST({unscaled} AS STRING), ':{family.scale}'")
         case "list":
             item = f"e{depth}"

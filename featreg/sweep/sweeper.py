@@ -25,6 +25,7 @@ from featreg.sweep.tiles import (
     STATE_FREE_BASE,
     STATE_KEY,
     STATE_NEXT,
+    measure,
 )
 
 LEVEL_FIELDS, STATE_FIELDS = 4, 6
@@ -66,7 +67,7 @@ class Sweeper:
         self.scratch = np.empty(max(SCRATCH_WORDS, widest), np.int64)
         self.kernels = addresses(program.kinds)
         self.results = results
-        self.continues = False
+        self.blocks = 0
 
     def state(self) -> s.State:
         return s.State(
@@ -82,7 +83,7 @@ class Sweeper:
         else:
             self.group_state[:, STATE_KEY] = 0
         self._make_room(self._tiles_coming(chunk))
-        self._say_blocks(chunk)
+        self._say_blocks()
         self.run(chunk)
         if len(chunk.key_index):
             self._keep_last_key(int(chunk.key_index[-1]))
@@ -132,22 +133,19 @@ class Sweeper:
 
     def _tiles_coming(self, chunk: s.Chunk) -> np.ndarray:
         """The most tiles that one key can get from a chunk, by group: one for each of its rows, one for each hop of its time."""
-        at = chunk.event_time[chunk.spine_row < 0]
-        if len(at) == 0:
-            return np.zeros(len(self.tables.groups), np.int64)
-        most, span = int(np.bincount(chunk.key_index).max()), int(at.max()) - int(at.min())
+        most, span = measure(chunk.key_index, chunk.spine_row, chunk.event_time)
+        self.blocks = records_for(most)[0]
         return np.array([self._tiles_of(g, most, span) for g in range(len(self.tables.groups))], np.int64)
 
     def _tiles_of(self, g: int, most: int, span: int) -> int:
         hop = int(self.tables.groups[g, s.GROUP_HOP])
         if hop == s.IN_ORDER:
             return records_for(most)[1] + FIRST_ROWS + int(self.tables.groups[g, s.GROUP_WINDOWS])
-        return 1 if hop == 0 else min(most, span // hop + 2)
+        return 0 if span < 0 else 1 if hop == 0 else min(most, span // hop + 2)
 
-    def _say_blocks(self, chunk: s.Chunk) -> None:
+    def _say_blocks(self) -> None:
         for group in self.tables.groups[self.tables.groups[:, s.GROUP_HOP] == s.IN_ORDER]:
-            most = int(np.bincount(chunk.key_index).max(initial=0))
-            self.tile_number[self.levels[group[s.GROUP_FIRST_LEVEL], LEVEL_BASE] + BLOCKS] = records_for(most)[0]
+            self.tile_number[self.levels[group[s.GROUP_FIRST_LEVEL], LEVEL_BASE] + BLOCKS] = self.blocks
 
     def _make_room(self, coming: np.ndarray) -> None:
         """See to tile lists, free lists and records for so many more tiles in each group.  A key's are reused by the next key."""

@@ -11,7 +11,7 @@ instant is out of the longest window is dropped, which bounds memory by live til
 import numpy as np
 from numba import njit
 
-from featreg.algebra.flags import INTERNAL
+from featreg.algebra.flags import ENTRY, INTERNAL
 from featreg.algebra.schedule import (
     GROUP_FIRST_LEVEL,
     GROUP_FIRST_WINDOW,
@@ -28,6 +28,20 @@ from featreg.algebra.schedule import (
 LEVEL_BASE, LEVEL_HEAD, LEVEL_COUNT, LEVEL_CAPACITY = range(4)
 STATE_NEXT, STATE_FREE, STATE_FREE_BASE, STATE_KEY, STATE_CAPACITY, STATE_COARSE = range(6)
 FEW = 12  # so few tiles are merged one by one
+
+
+@njit(**ENTRY)
+def measure(key_index, spine_row, event_time):
+    """The most rows that one key has, and the time from the first to the last event; -1 without events."""
+    most, first_row = np.int64(0), np.int64(0)
+    earliest, newest = np.int64(NO_END), np.int64(NO_START)
+    for row in range(key_index.shape[0]):
+        if key_index[row] != key_index[first_row]:
+            first_row = row
+        most = max(most, row + 1 - first_row)
+        if spine_row[row] < 0:
+            earliest, newest = min(earliest, event_time[row]), max(newest, event_time[row])
+    return most, newest - earliest if newest >= earliest else np.int64(-1)
 
 
 @njit(**INTERNAL)

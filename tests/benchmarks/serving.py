@@ -145,29 +145,39 @@ def http_reads(events: int, workers: int, seconds: float, connections: int, stor
         with service(root, workers, token) as port:
             for some in (0.1 * seconds, seconds):
                 told = json.dumps({"requests": requests, "port": port, "connections": connections, "seconds": some})
-                before = resident_of(root)
+                before, worked = resident_of(root), cpu_seconds_of(root)
                 command = [sys.executable, "-m", "tests.benchmarks.load"]
                 found = json.loads(subprocess.run(command, input=told, capture_output=True, text=True, check=True).stdout)
-            taken = np.array(found["taken"]) * 1000
+            taken, cpu = np.array(found["taken"]) * 1000, cpu_seconds_of(root) - worked
             p50, p99 = np.percentile(taken, [50, 99])
             print(
                 f"http, {store}, {workers} workers, {connections} connections: {len(taken) / seconds:,.0f} requests/s  p50 {p50:.2f} ms  "
-                f"p99 {p99:.2f} ms  {found['failed']} failed  resident {before:,.0f} -> {resident_of(root):,.0f} MB"
+                f"p99 {p99:.2f} ms  {found['failed']} failed  {cpu / len(taken) * 1e6:.0f} us of CPU each  resident {before:,.0f} -> {resident_of(root):,.0f} MB"
             )
             if shutil.which("wrk"):
                 print(_wrk(Path(scratch), port, token, bodies, connections, seconds))
 
 
-def resident_of(root: Path) -> float:
-    """MB of all processes that serve the repository."""
-    total = 0
+def _processes(root: Path) -> Iterator[Path]:
+    """/proc/PID of all that serve the repository: the supervisor and its workers, which inherit what it tells them."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if str(root) in (path / "environ").read_text() + (path / "cmdline").read_text():
-                total += int((path / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            told = (path / "environ").read_text() + (path / "cmdline").read_text()
         except OSError:
             continue
-    return total / 1e6
+        if str(root) in told and "tests.benchmarks" not in told:
+            yield path
+
+
+def resident_of(root: Path) -> float:
+    """MB."""
+    return sum(int((path / "statm").read_text().split()[1]) for path in _processes(root)) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def cpu_seconds_of(root: Path) -> float:
+    """User and system, so far."""
+    ticks = sum(sum(map(int, (path / "stat").read_text().rpartition(")")[2].split()[11:13])) for path in _processes(root))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _wrk(folder: Path, port: int, token: str, bodies: list[str], connections: int, seconds: float) -> str:
@@ -180,7 +190,16 @@ local bodies, i = {{}}, 0
 for line in io.lines("{folder}/bodies.txt") do bodies[#bodies + 1] = line end
 request = function() i = i + 1; return wrk.format(nil, "/v1/features/bench", nil, bodies[i % #bodies + 1]) end
 """)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{int(min(seconds, 60))}", "-s", str(folder / "ask.lua"), "--latency", f"http://127.0.0.1:{port}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{int(min(seconds, 60))}",
+        "-s",
+        str(folder / "ask.lua"),
+        "--latency",
+        f"http://127.0.0.1:{port}",
+    ]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     kept = [" ".join(line.split()) for line in lines if line.strip().startswith(("50%", "99%", "Requests/sec", "Non-2xx"))]
     return "wrk: " + "  ".join(kept)

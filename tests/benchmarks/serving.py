@@ -152,7 +152,8 @@ def http_reads(events: int, workers: int, seconds: float, connections: int, stor
             p50, p99 = np.percentile(taken, [50, 99])
             print(
                 f"http, {store}, {workers} workers, {connections} connections: {len(taken) / seconds:,.0f} requests/s  p50 {p50:.2f} ms  "
-                f"p99 {p99:.2f} ms  {found['failed']} failed  {cpu / len(taken) * 1e6:.0f} us of CPU each  resident {before:,.0f} -> {resident_of(root):,.0f} MB"
+                f"p99 {p99:.2f} ms  {found['failed']} failed  "
+                f"{cpu / len(taken) * 1e6:.0f} us of CPU each  resident {before:,.0f} -> {resident_of(root):,.0f} MB"
             )
             if shutil.which("wrk"):
                 print(_wrk(Path(scratch), port, token, bodies, connections, seconds))

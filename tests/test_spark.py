@@ -3,16 +3,21 @@
 One session for the whole run, local[2].  The session's zone is Kolkata and the JVM's is New York.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import featreg
-from tests.test_worlds import SET, check_table, draft, in_python, repository, shown
+from featreg.engines.worker import Checked, Told, error_of, told_in, versions
+from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown
 from tests.worlds import World, seeded_world
 
 SPARK = """
@@ -84,8 +89,6 @@ def check_world(parent: Path, world: World, form: Callable[[Any, World, Path], p
 
 
 def _same_bits(left: pa.Table, right: pa.Table) -> bool:
-    from tests.test_worlds import first_difference
-
     return first_difference(left.column_names, left.to_pylist(), right.to_pylist()) is None
 
 
@@ -99,3 +102,136 @@ def test_spark_gives_what_duckdb_and_the_definition_give_in_random_worlds(tmp_pa
             check_world(tmp_path, seeded_world(seed, most_events=24, most_spine=8, most_features=5), form)
         except AssertionError as error:
             raise AssertionError(f"seeded_world({seed}, 24, 8, 5), {form.__name__}\n{error}") from error
+
+
+# What may go wrong on the way
+
+
+SPEC = """
+from featreg import Entity, EventSource, FeatureSet, FeatureView, agg
+user = Entity(name="user", key={"user": "BIGINT"})
+events = EventSource(name="events", columns={"user": "BIGINT", "value": "BIGINT", "text": "VARCHAR", "at": "TIMESTAMP"}, event_time="at")
+seen = FeatureView(name="seen", entity=user, source=events, features={
+    "n": agg.count().over("10m", "1d"), "total": agg.sum("value").over("1h"), "texts": agg.last_n("text", 3).over("1h", hop="exact"),
+    "kinds": agg.count_distinct("text").over("1h"),
+})
+world_set = FeatureSet(name="world_set", features=[seen.all()])
+"""
+
+
+def busy(root: Path, rows: int = 200_000, asked: int = 2_000) -> tuple[dict[str, str], pa.Table]:
+    """A repository with events, three in five of them of one key: it fills several Arrow batches.  And a spine."""
+    rng = np.random.default_rng(4)
+    user = np.where(rng.random(rows) < 0.6, 0, rng.integers(1, 500, rows))
+    at = pa.array(np.sort(rng.integers(0, 86_400_000_000, rows))).cast(pa.timestamp("us"))
+    text = pa.array([f"t{n}" for n in rng.integers(0, 40, rows)])
+    _write(pa.table({"user": user, "value": rng.integers(-9, 9, rows), "text": text, "at": at}), root / "events.parquet")
+    as_of = pa.array(rng.integers(0, 90_000_000_000, asked)).cast(pa.timestamp("us"))
+    spine = pa.table({"user": np.where(rng.random(asked) < 0.5, 0, rng.integers(1, 600, asked)), "as_of": as_of})
+    sources = f'[sources]\nevents = "{root}/events.parquet"\n'
+    return {"features/world.py": SPEC, "conf/local.toml": sources, "conf/spark.toml": SPARK + sources}, spine
+
+
+def filled(root: Path, spine: Any, profile: str) -> pa.Table:
+    with featreg.open(root, profile=profile) as registry:
+        return registry.training_set(SET, spine, time="as_of", draft=True).to_arrow()
+
+
+def test_workers_killed_in_the_middle_of_a_run_change_nothing(tmp_path: Path) -> None:
+    """Three of this session's Python workers die while they work; a hot key's state crosses batches all the same."""
+    files, spine = busy(tmp_path)
+    with repository(tmp_path, files) as root:
+        wanted = filled(root, spine, "local")
+        with featreg.open(root, profile="spark") as registry:
+            assert registry.spark.session.version
+        over, killed = threading.Event(), list[int]()
+        killer = threading.Thread(target=_kill_workers, args=(over, killed, 3))
+        killer.start()
+        try:
+            found = filled(root, spine, "spark")
+        finally:
+            over.set()
+            killer.join()
+    assert killed, "no worker was met at work"
+    assert _same_bits(wanted, found)
+
+
+def _kill_workers(over: threading.Event, killed: list[int], most: int) -> None:
+    """Kill workers of this process's Spark that are at work, one every half second."""
+    while not over.wait(0.5) and len(killed) < most:
+        at_work = [process for process in _python_workers() if process not in killed and _is_running(process)]
+        if at_work:
+            os.kill(at_work[0], signal.SIGKILL)
+            killed.append(at_work[0])
+
+
+def _python_workers() -> list[int]:
+    """Processes that a pyspark daemon below this process forked."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[int(entry.name)] = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+
+    def is_below(process: int) -> bool:
+        while process > 1:
+            process = parents.get(process, 0)
+            if process == os.getpid():
+                return True
+        return False
+
+    return [
+        process
+        for process, parent in parents.items()
+        if b"pyspark.daemon" in commands.get(process, b"") and b"pyspark.daemon" in commands.get(parent, b"") and is_below(process)
+    ]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+    except OSError:
+        return False
+
+
+def test_a_write_that_fails_leaves_nothing_and_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    """The set's own feature is out of range for one row: it is found while executors write."""
+    files, _ = busy(tmp_path, rows=50)
+    files["features/world.py"] = SPEC.replace("[seen.all()])", '[seen.all()], derived={"beyond": "n_1d * 9223372036854775807"})')
+    spine = pa.table({"user": [0, 7], "as_of": pa.array([86_400_000_000, 0]).cast(pa.timestamp("us"))})
+    with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
+        made = registry.training_set(SET, spine, time="as_of", draft=True)
+        before = sorted(root.iterdir())
+        for out in ("parts", "one.parquet"):
+            with pytest.raises(featreg.OverflowDataError, match=r"beyond.*1970-01-02T00:00:00Z"):
+                made.write(root / out)
+            assert sorted(root.iterdir()) == before
+        (root / "there").mkdir()
+        with pytest.raises(featreg.UsageError, match="is there already"):
+            made.write(root / "there")
+
+
+def test_a_session_that_is_handed_in_is_used_and_left_as_it_was(tmp_path: Path) -> None:
+    files, spine = busy(tmp_path, rows=300, asked=20)
+    with repository(tmp_path, files) as root:
+        with featreg.open(root, profile="spark") as registry:
+            session = registry.spark.session
+        name = "spark.sql.execution.arrow.maxRecordsPerBatch"
+        session.conf.set(name, "777")
+        try:
+            with featreg.open(root, spark=session) as registry:
+                found = registry.training_set(SET, spine, time="as_of", draft=True).to_arrow()
+            assert session.conf.get(name) == "777"
+        finally:
+            session.conf.unset(name)
+        assert _same_bits(filled(root, spine, "local"), found)
+        assert not list((root / ".featreg/tmp").glob("spark-*")), "scratch is taken away"
+
+
+def test_a_worker_with_other_packages_says_which(tmp_path: Path) -> None:
+    with pytest.raises(Told) as told:
+        list(Checked(iter, versions() | {"duckdb": "0.1"}, str(tmp_path))(iter([])))
+    error = error_of(told_in(f"Traceback: {told.value}"))
+    assert isinstance(error, featreg.UsageError) and "duckdb" in str(error) and "(driver: 0.1)" in str(error)

@@ -137,10 +137,13 @@ def _sliding_query() -> str:
 
 
 class _Tree:
-    """The most memory that this process and all below it held at one time, looked at every 0.2 s: shared pages count once (PSS)."""
+    """This process and all below it: the most memory held at one time, and the CPU seconds of all.
+
+    Looked at every 0.2 s; shared pages count once (PSS).
+    """
 
     def __init__(self) -> None:
-        self.peak, self._over = 0, threading.Event()
+        self.peak, self.cpu, self._over = 0, dict[int, float](), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -151,7 +154,14 @@ class _Tree:
 
     def _watch(self) -> None:
         while not self._over.wait(0.2):
-            self.peak = max(self.peak, sum(map(_held, _family(os.getpid()))))
+            family = _family(os.getpid())
+            self.peak = max(self.peak, sum(map(_held, family)))
+            for process in family:
+                self.cpu[process] = max(self.cpu.get(process, 0.0), _worked(process))
+
+    @property
+    def cpu_seconds(self) -> float:
+        return sum(self.cpu.values())
 
 
 def _family(parent: int) -> list[int]:
@@ -166,6 +176,14 @@ def _family(parent: int) -> list[int]:
         found.append(waiting.pop())
         waiting += children.get(found[-1], [])
     return found
+
+
+def _worked(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _held(process: int) -> int:
@@ -189,7 +207,7 @@ def measured(side: str, events: Path, spine: Path) -> dict[str, float]:
 def _say(name: str, one: dict[str, float], events: int, ours_seconds: float | None = None) -> None:
     ratio = f"  {one['seconds'] / ours_seconds:5.2f} x featreg" if ours_seconds else ""
     print(f"{name:<10} {one['seconds']:7.1f} s  {one['bytes'] / 1e9:5.2f} GB  start {one['start']:.1f} s"
-          f"  {events / one['seconds'] / 1e6:5.2f} M events/s{ratio}", flush=True)  # fmt: skip
+          f"  {events / one['seconds'] / 1e6:5.2f} M events/s  ({one['cpu']:.0f} s of CPU, start included){ratio}", flush=True)  # fmt: skip
 
 
 def main() -> None:
@@ -204,7 +222,7 @@ def main() -> None:
         side, events_path, spine_path, out_path = asked.side
         tree = _Tree()
         start, seconds = {"featreg": featreg_on_spark, "frames": frames, "sliding": sliding}[side](events_path, spine_path, out_path)
-        print(json.dumps({"start": start, "seconds": seconds, "bytes": tree.end()}))
+        print(json.dumps({"start": start, "seconds": seconds, "bytes": tree.end(), "cpu": tree.cpu_seconds}))
         return
     found: dict[int, float] = {}
     for events in asked.growth or [asked.events]:

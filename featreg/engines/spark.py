@@ -1,8 +1,8 @@
-"""Read, shuffle, sort and write with Spark; it knows no features and computes no value.
+"""Read, shuffle and write with Spark; it knows no features and computes no value.
 
 Only what means the same everywhere is asked of Spark: columns by name, a lower bound on
-time, equality and order of keys (integers, booleans, UTF-8 bytes).  No expression of it
-looks at a time zone or at the ANSI setting, so neither matters.
+time, and where to take bytes.  No expression of it looks at a time zone or at the ANSI
+setting, so neither matters.
 """
 
 import os
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from featreg.engines.duckdb import DuckDB
 from featreg.engines.java import use_java
-from featreg.engines.worker import ROWS, Checked, Task, error_of, to_bytes, told_in, versions
+from featreg.engines.worker import ROWS, Checked, Spread, Task, error_of, to_bytes, told_in, versions
 from featreg.errors import DataError, UsageError
 from featreg.kernels import use_cache
 from featreg.plan.relation import Relation
@@ -67,6 +67,7 @@ class Spark:
         self.is_local = "://" not in self.scratch
         self.partitions = int(str(settings.get("partitions", 0)))
         self._staged = 0
+        self._slots: dict[int, tuple[int, ...]] = {}
 
     def close(self) -> None:
         """Take away what was staged.  The session stays, as Spark has one for each process."""
@@ -169,19 +170,19 @@ class Spark:
         with _without_pandas_warnings():
             return frame.mapInArrow(run_task, schema)
 
-    def by_key(self, frames: "Sequence[DataFrame]", keys: Sequence[str], rows: int | None) -> "DataFrame":
-        """All rows of a key in one partition, sorted by (keys, t, spine rows first).  Keys' NULLs are first.
+    def spread(self, keys: Sequence[str], rows: int | None) -> Spread:
+        """Where each key goes, of about so many rows."""
+        return Spread(tuple(keys), self.slots(self.partitions_for(rows) if keys else 1))
+
+    def together(self, frames: "Sequence[DataFrame]", spread: Spread) -> "DataFrame":
+        """All that was spread, each place a partition.
 
         The number of partitions is given, so that adaptive execution does not put them together again.
         """
-        both = frames[0]
+        whole = frames[0]
         for frame in frames[1:]:
-            both = both.unionByName(frame)
-        parts = self.partitions_for(rows) if keys else 1
-        spread = both.repartition(parts, *keys) if keys else both.repartition(1)
-        from pyspark.sql import functions as F
-
-        return spread.sortWithinPartitions(*keys, "t", F.col("r").desc())
+            whole = whole.unionByName(frame)
+        return whole.repartition(len(spread.slots), "slot")
 
     def partitions_for(self, rows: int | None) -> int:
         """How many partitions `rows` rows are worth: a million and a half in each, and work for every core.  None: as Spark is set."""
@@ -196,18 +197,22 @@ class Spark:
         except Exception:  # Spark Connect has no context
             return int(self.session.conf.get("spark.default.parallelism", "8") or 8)
 
-    def slots(self, count: int) -> list[int]:
+    def slots(self, count: int) -> tuple[int, ...]:
         """For each of `count` partitions a number that Spark hashes into it: `repartition(count, number)` is then a placing."""
-        from pyspark.sql import functions as F
+        if count == 1:
+            return (0,)
+        if count not in self._slots:
+            from pyspark.sql import functions as F
 
-        found: dict[int, int] = {}
-        tried, step = 0, 16 * count + 64
-        while len(found) < count:
-            numbers = self.session.range(tried, tried + step)
-            for number, place in numbers.select("id", F.expr(f"pmod(hash(id), {count})")).collect():
-                found.setdefault(place, number)
-            tried += step
-        return [found[place] for place in range(count)]
+            found: dict[int, int] = {}
+            tried, step = 0, 16 * count + 64
+            while len(found) < count:
+                numbers = self.session.range(tried, tried + step)
+                for number, place in numbers.select("id", F.expr(f"pmod(hash(id), {count})")).collect():
+                    found.setdefault(place, number)
+                tried += step
+            self._slots[count] = tuple(found[place] for place in range(count))
+        return self._slots[count]
 
     def stage(self, frame: "DataFrame", schema: str) -> "DataFrame":
         """Write a frame to scratch, each partition once whatever is retried, and read it from there."""

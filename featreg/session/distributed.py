@@ -18,7 +18,7 @@ from featreg.compile import CompiledSet, CompiledView, Lookup
 from featreg.compile.program import build_program
 from featreg.engines.duckdb import source_files
 from featreg.engines.spark import Overflown, Rows, Spark, arrow_schema, is_frame
-from featreg.engines.worker import from_bytes
+from featreg.engines.worker import PLACED, from_bytes
 from featreg.errors import OverflowDataError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.relation import Relation, quote
@@ -41,7 +41,6 @@ from featreg.session.tasks import (
     Numbering,
     StageSpine,
     SweepPartition,
-    stream_ddl,
     stream_fields,
 )
 from featreg.session.training_set import ViewReceipt, check_spine, cutoffs
@@ -178,7 +177,7 @@ def _stage_table(engine: Spark, table: pa.Table, time: str, compiled: CompiledSe
 
 def _numbering(engine: Spark, rows: int, bases: Mapping[int, int] | None) -> Numbering:
     blocks = max(1, -(-rows // BLOCK_ROWS))
-    return Numbering(rows, BLOCK_ROWS, tuple(engine.slots(blocks)) if blocks > 1 else (0,), bases)
+    return Numbering(rows, BLOCK_ROWS, engine.slots(blocks), bases)
 
 
 def _frame_of(engine: Spark, spine: Any, root: Path) -> "DataFrame | None":
@@ -237,7 +236,7 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
     scan = scan_text(view, program, source.relation, earliest, last if known_at is None else min(last, known_at))
     input_types = tuple(item.type for item in program.inputs)
     fields = stream_fields(key_types, input_types, scan.event_is_visible)
-    ddl = stream_ddl(fields)
+    spread = engine.spread(scan.keys, None if source.about is None else source.about + len(spine))
     keys = tuple(zip(lookup.spine_columns, (kind for _, kind in view.key)))
     day = None if earliest is None else _day_before(earliest)
     events = []
@@ -245,14 +244,14 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
         pruned = engine.only(rows, scan.reads)
         if day is not None:
             pruned = engine.not_before(pruned, view.scan.source.event_time, day)
-        events.append(engine.run(pruned.frame, Lift(scan.events(sql), rows.packed, fields), ddl))
-    asked = engine.run(spine.chunks, Ask(spine.numbering, spine.time, keys, view.cadence, known_at, fields), ddl)
+        events.append(engine.run(pruned.frame, Lift(scan.events(sql), rows.packed, fields, spread), PLACED))
+    asked = engine.run(spine.chunks, Ask(spine.numbering, spine.time, keys, view.cadence, known_at, fields, spread), PLACED)
     derived = tuple((name, typed) for name in needed if (typed := features[name].derived) is not None)
     layout = Layout(key_types, input_types, scan.event_is_visible)
-    task = SweepPartition(number, spine.numbering, program, layout, lookup.features, derived)
-    by_key = engine.by_key([*events, asked], scan.keys, None if source.about is None else source.about + len(spine))
+    task = SweepPartition(number, spine.numbering, program, layout, fields, lookup.features, derived)
+    together = engine.together([*events, asked], spread)
     try:
-        fragments = engine.stage(engine.run(by_key, task, FRAGMENTS), FRAGMENTS)
+        fragments = engine.stage(engine.run(together, task, FRAGMENTS), FRAGMENTS)
     except Overflown as error:
         raise _overflow(engine, error, lookup, spine) from None
     counted = engine.collected(fragments.where("block < 0").select("events", "rejected"))

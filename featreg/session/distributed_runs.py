@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from featreg.engines.spark import Rows, Spark
-from featreg.engines.worker import from_bytes
+from featreg.engines.worker import PLACED, from_bytes
 from featreg.plan.scan_sql import ScanText, scan_text
 from featreg.session.distributed import Source, examples_of, rows_of_part
 from featreg.session.run_rows import Reading, Run, SortedRows
 from featreg.session.sources import SourceFinder
-from featreg.session.tasks import SORTED, Lift, PackSorted, stream_ddl, stream_fields
+from featreg.session.tasks import SORTED, Lift, PackSorted, stream_fields
 
 
 def sorted_by_spark(engine: Spark, finder: SourceFinder, run: Run) -> SortedRows:
@@ -24,14 +24,13 @@ def sorted_by_spark(engine: Spark, finder: SourceFinder, run: Run) -> SortedRows
     lifts = [lift for reading in run.readings for lift in _lifts(engine, finder, run, reading)]
     scan = lifts[0][1]
     fields = stream_fields([kind for _, kind in run.view.scan.keys], [item.type for item in run.program.inputs], scan.event_is_visible)
+    files = [str(finder.profile.root / file) for file in (*run.known_files, *run.new_files)]
+    spread = engine.spread(scan.keys, finder.about(files) if files else 0)
     lifted = [
-        engine.run(engine.only(rows, scan.reads).frame, Lift(scan.events(sql), rows.packed, fields), stream_ddl(fields))
+        engine.run(engine.only(rows, scan.reads).frame, Lift(scan.events(sql), rows.packed, fields, spread), PLACED)
         for rows, scan, (sql, _) in lifts
     ]
-    files = [str(finder.profile.root / file) for file in (*run.known_files, *run.new_files)]
-    about = finder.about(files) if files else 0
-    by_key = engine.by_key(lifted, scan.keys, about)
-    staged = engine.stage(engine.run(by_key, PackSorted(len(scan.keys)), SORTED), SORTED)
+    staged = engine.stage(engine.run(engine.together(lifted, spread), PackSorted(len(scan.keys), fields), SORTED), SORTED)
     found = engine.collected(staged.where("seq < 0").select("part", "rejected"))
 
     def batches() -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""What Spark workers do, one small value a step: lift source rows, ask spine rows, sweep a partition, assemble a block.
+"""What Spark workers do, one small value a step: lift source rows, ask spine rows, sort and sweep a partition, assemble a block.
 
 Results travel as *fragments*: rows of one view for one *block* of the spine, as an Arrow stream
 in a binary column, so that Spark moves bytes and no type changes.  A block is consecutive spine
@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from featreg.algebra.schedule import OVERFLOW
 from featreg.compile.program import SweepProgram
-from featreg.engines.worker import Told, from_bytes, query_batches, to_bytes
+from featreg.engines.worker import Spread, Told, from_bytes, query_batches, sorted_batches, to_bytes
 from featreg.expressions import Typed
 from featreg.instants import Cadence
 from featreg.session.tables import instants_of, key_column, request_column
 from featreg.session.training_set import as_column, cutoffs
 from featreg.sweep.finish import Column, derive_columns
 from featreg.sweep.partition import sweep_stream
-from featreg.sweep.stream import Layout, Tally, accepted
+from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, accepted
 from featreg.vocabulary import DataType
 
 Batches = Iterator[pa.RecordBatch]
@@ -58,14 +58,6 @@ def stream_fields(keys: Sequence[DataType], inputs: Sequence[DataType], event_is
     return fields | {f"i{n}": _carried(kind) for n, kind in enumerate(inputs)}
 
 
-def stream_ddl(fields: Mapping[str, pa.DataType]) -> str:
-    return ", ".join(f"{name} {_decimal(kind) if pa.types.is_decimal(kind) else _NAMES[kind]}" for name, kind in fields.items())
-
-
-def _decimal(kind: pa.DataType) -> str:
-    return f"decimal({kind.precision},{kind.scale})"
-
-
 def _carried(kind: DataType) -> pa.DataType:
     match kind.widened.name:
         case "BIGINT" | "TIMESTAMP":
@@ -81,15 +73,26 @@ def _carried(kind: DataType) -> pa.DataType:
     return pa.string()
 
 
+def in_order(batches: Batches, fields: Mapping[str, pa.DataType]) -> Batches:
+    """What was spread to a partition, as a sweep wants it: by key, NULL first, by instant, spine rows before events."""
+    keys = "".join(f"{name} NULLS FIRST, " for name in fields if name.startswith("k"))
+    return sorted_batches(batches, pa.schema(fields.items()), f"{keys}t, r DESC", BATCH_ROWS)
+
+
 @dataclass(frozen=True)
 class Lift:
-    """Source rows in, rows of a sweep's stream out, by the scan's SQL."""
+    """Source rows in, rows of a sweep's stream out, by the scan's SQL; spread over partitions, or as they are."""
 
     sql: str
     packed: bool
     fields: Mapping[str, pa.DataType]
+    spread: Spread | None = None
 
     def __call__(self, batches: Batches) -> Batches:
+        lifted = self._lifted(batches)
+        return lifted if self.spread is None else self.spread(lifted)
+
+    def _lifted(self, batches: Batches) -> Batches:
         for batch in query_batches(self.sql, batches, self.packed):
             yield pa.record_batch([_as(batch.column(name), kind) for name, kind in self.fields.items()], names=list(self.fields))
 
@@ -188,8 +191,12 @@ class Ask:
     cadence: Cadence
     known_at: int | None
     fields: Mapping[str, pa.DataType]
+    spread: Spread
 
     def __call__(self, batches: Batches) -> Batches:
+        return self.spread(self._asked(batches))
+
+    def _asked(self, batches: Batches) -> Batches:
         for base, rows in self.numbering.chunks(batches):
             arrays = {f"k{n}": key_column(rows, column, kind, "the spine").combine_chunks() for n, (column, kind) in enumerate(self.keys)}
             arrays["t"] = pa.array(cutoffs(instants_of(rows, self.time, "the spine"), self.cadence, self.known_at))
@@ -213,7 +220,7 @@ class Carry:
 
 @dataclass(frozen=True)
 class SweepPartition:
-    """Sorted rows of whole keys in, fragments of a lookup's features out, and last what was counted (as of block -1).
+    """All rows of some keys in, fragments of a lookup's features out, and last what was counted (as of block -1).
 
     features: (feature of the view, its name in the set).  derived: of the view, each behind what it uses.
     """
@@ -222,12 +229,13 @@ class SweepPartition:
     numbering: Numbering
     program: SweepProgram
     layout: Layout
+    fields: Mapping[str, pa.DataType]
     features: tuple[tuple[str, str], ...]
     derived: tuple[tuple[str, Typed], ...]
 
     def __call__(self, batches: Batches) -> Batches:
         tally = Tally()
-        for swept in sweep_stream(self.program, self.layout, batches, tally):
+        for swept in sweep_stream(self.program, self.layout, in_order(batches, self.fields), tally):
             rows, columns = swept.spine_rows, swept.columns
             if self.derived:
                 columns |= derive_columns(self.derived, columns, len(rows))
@@ -244,13 +252,14 @@ class SweepPartition:
 
 @dataclass(frozen=True)
 class PackSorted:
-    """Sorted rows of whole keys in, the good ones out in blobs (seq 0, 1, ...), and last how many were rejected (as of seq -1)."""
+    """All rows of some keys in, the good ones out, sorted, in blobs (seq 0, 1, ...), and last how many were rejected (as of seq -1)."""
 
     n_keys: int
+    fields: Mapping[str, pa.DataType]
 
     def __call__(self, batches: Batches) -> Batches:
         tally, part, seq = Tally(), _partition(), 0
-        for batch, _ in accepted(batches, self.n_keys, tally):
+        for batch, _ in accepted(in_order(batches, self.fields), self.n_keys, tally):
             yield _one_row(SORTED, part, seq, 0, to_bytes(batch))
             seq += 1
         yield _one_row(SORTED, part, -1, tally.rejected, None)

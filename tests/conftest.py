@@ -27,6 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--world-seed", type=int, default=0, help="what the worlds are drawn from; the same seed gives the same worlds (default 0)"
     )
+    group.addoption(
+        "--long", action="store_true",
+        help="realtime claims at full length: all flights of 2013, 20,000 asks, 50 kills, 10,000 pushes (default: a bounded part of each)",
+    )  # fmt: skip
 
 
 def pytest_report_header(config: pytest.Config) -> str:

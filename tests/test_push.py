@@ -1,5 +1,7 @@
 """What is pushed is in training sets and online answers as if it had always been there, each row from its visible instant on."""
 
+import io
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,17 @@ import numpy as np
 import pandas
 import polars
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import featreg
+from featreg.cli import main
 from featreg.define import EventSource
 from featreg.define.model import SpecError
 from featreg.errors import DataError, RefusedError, UsageError
+from featreg.instants import parse_instant
 from featreg.registry.events import EventPlane
-from tests.shop import BOTH_SET, COLUMNS, DAILY, ENTITY, ORDERS, REALTIME_SET, RECENT, Shop, at, order, order_table, spine_of
+from tests.shop import BOTH_SET, COLUMNS, DAILY, ENTITY, ORDERS, PROFILE, REALTIME_SET, RECENT, Shop, at, order, order_table, spine_of
 
 LOG = ORDERS.replace('tie_break="shop",', 'tie_break="shop", stream="log",')
 UNTIL_BATCH = ORDERS.replace('tie_break="shop",', 'tie_break="shop", stream="until_batch",')
@@ -211,3 +216,167 @@ def test_nothing_of_a_wrong_push_is_left_behind(tmp_path: Path) -> None:
             registry.push("orders", [order(0)], id="")
         assert not list((tmp_path / ".featreg" / "registry" / "push" / "orders").glob("*.segment"))
     assert set(COLUMNS) == set(order(0)) and featreg.__all__
+
+
+# Online
+
+
+def answered(registry: Any, moment: datetime) -> list[dict]:
+    return [vector.values for vector in registry.online("model", KEYS, at=moment)]
+
+
+def test_a_pushed_row_is_answered_at_once_as_training_sees_it(tmp_path: Path) -> None:
+    rows = [order(n % 50, "ann" if n % 3 else "bob", float(n), loaded=n % 50 + n % 4) for n in range(100)]
+    with shop_of(tmp_path).open() as registry:
+        for begin in range(0, 100, 9):
+            registry.push("orders", rows[begin : begin + 9])
+            for minutes in (50, 53.5, 60, 3000):
+                assert answered(registry, at(minutes)) == trained(registry, at(minutes))
+        vector = registry.online("model", KEYS[0], at=at(54))
+        assert (vector.status["n_1d"], vector.values["n_1d"]) == ("ok", 66)
+        assert vector.watermark["recent"] == parse_instant(max(row["loaded_at"] for row in rows))
+        assert registry.online("model", KEYS[0], at=at(80)).status["n_1d"] == "stale"
+
+
+def test_a_row_dated_in_the_future_counts_from_then_on(tmp_path: Path) -> None:
+    """It is taken in at once, and moves no watermark beyond now."""
+    with shop_of(tmp_path).open() as registry:
+        now = datetime.now(UTC)
+        then = now + timedelta(hours=1)
+        receipt = registry.push("orders", [order(0) | {"bought_at": then, "loaded_at": then}])
+        assert receipt.watermark is not None and parse_instant(now) <= receipt.watermark < parse_instant(then)
+        assert [answered(registry, moment)[0]["n_1d"] for moment in (now, then, then + timedelta(seconds=1))] == [0, 0, 1]
+
+
+def test_a_row_older_than_every_window_is_taken_in_and_counts_nowhere(tmp_path: Path) -> None:
+    with shop_of(tmp_path).open() as registry:
+        registry.push("orders", [order(10_000, "ann")])
+        assert registry.push("orders", [order(0, "ann", loaded=10_001)]).accepted == 1
+        assert [answered(registry, at(10_002))[0][name] for name in ("n_1d", "spent_1d", "spent")] == [1, 1.0, 2.0]
+        assert answered(registry, at(10_002)) == trained(registry, at(10_002))
+
+
+def test_an_instant_that_is_gone_is_an_error_and_never_another_value(tmp_path: Path) -> None:
+    with shop_of(tmp_path).open() as registry:
+        registry.push("orders", [order(n, "ann") for n in range(200)])
+        registry.push("orders", [order(200, "ann")])
+        with pytest.raises(RefusedError, match=r"can no longer answer as of .* the earliest is 2024-03-01T03:\d\d:00Z"):
+            registry.online("model", KEYS[0], at=at(150))
+        for minutes in (192, 195, 201):
+            assert answered(registry, at(minutes)) == trained(registry, at(minutes))
+
+
+def test_a_view_with_files_waits_for_them_and_then_has_both(tmp_path: Path) -> None:
+    """Rows pushed before the first materialize are in the log, and in the view with it; those after it at once."""
+    shop = shop_of(tmp_path, LOG, PROFILE)
+    shop.put("one", [order(0), order(1), order(2), order(3)])
+    with shop.open() as registry:
+        registry.push("orders", [order(2, amount=7.0)])
+        assert registry.online("model", KEYS[0], at=at(5)).status["n_1d"] == "missing"
+        registry.materialize(to=at(5))
+        registry.push("orders", [order(4, "bob")])
+        registry.push("orders", [order(1, "ann", 9.0, loaded=4.5)])
+        for minutes in (5, 6):
+            assert answered(registry, at(minutes)) == trained(registry, at(minutes))
+        assert answered(registry, at(5))[0]["spent_1d"] == 2 + 7 + 9
+        shop.put("two", [order(0.5), order(4.5)])  # the one before the stream counts, the other does not
+        registry.materialize(to=at(8))
+        assert answered(registry, at(8)) == trained(registry, at(8))
+        assert answered(registry, at(8))[0]["n_1d"] == 5
+
+
+@pytest.mark.parametrize("begin", [0, 3])
+def test_pushed_rows_give_way_to_files_when_a_run_covers_them(tmp_path: Path, begin: int) -> None:
+    """The stream says one thing and the files, later, another: up to the watermark the files are right, key by key."""
+    shop = shop_of(tmp_path, UNTIL_BATCH, PROFILE)
+    shop.put("one", [order(n, "ann") for n in range(3)])
+    with shop.open() as registry:
+        registry.materialize(to=at(3))
+        registry.push("orders", [order(n, "ann", 10.0) for n in range(3, 8)] + [order(4, "bob", 10.0), order(12, "eve", 10.0)])
+        assert answered(registry, at(9))[0]["spent_1d"] == 3 + 50
+        assert answered(registry, at(9)) == trained(registry, at(9))
+        shop.put("two", [order(n, "ann") for n in range(begin, 6)])
+        registry.materialize(to=at(6))
+        found = answered(registry, at(13))
+        assert [one["spent_1d"] for one in found] == [3 + 6 - begin + 20, None, 10], "bob's rows were in no file"
+        assert found == trained(registry, at(13))
+        registry.push("orders", [order(5, "ann", 99.0), order(8, "ann", 5.0)])  # the first is covered already
+        assert answered(registry, at(13))[0]["spent_1d"] == 3 + 6 - begin + 25
+        assert answered(registry, at(13)) == trained(registry, at(13))
+
+
+def test_views_of_every_read_what_was_pushed_with_their_runs(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path, LOG, daily=True)
+    days = [order(n * 500, ("ann", "bob")[n % 2], float(n)) for n in range(12)]
+    with shop.open() as registry:
+        for number, row in enumerate(days):
+            registry.push("orders", [row, row | {"customer": "eve"}])
+            if number % 3 == 2:
+                moment = at(number * 500 + 1)
+                registry.materialize(to=moment)
+                assert answered(registry, moment) == trained(registry, moment)
+
+
+def test_a_new_version_is_filled_from_the_log(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path)
+    rows = [order(n, "ann", float(n)) for n in range(40)]
+    with shop.open() as registry:
+        registry.push("orders", rows)
+    Shop(tmp_path, ENTITY + LOG + RECENT.replace('.over("1h", "1d", None)', '.over("2h", "1d", None)') + REALTIME_SET, NO_FILES).applied()
+    with shop.open() as registry:
+        registry.push("orders", [order(40, "ann", 1.0)])
+        assert answered(registry, at(41)) == trained(registry, at(41))
+        assert answered(registry, at(41))[0]["spent_2h"] == sum(range(40)) + 1
+
+
+def test_a_rollback_is_brought_up_by_the_next_push(tmp_path: Path) -> None:
+    shop = shop_of(tmp_path)
+    with shop.open() as registry:
+        registry.push("orders", [order(0)])
+        Shop(tmp_path, ENTITY + LOG + RECENT.replace('"1h", "1d", None', '"1d", None') + REALTIME_SET, NO_FILES).applied()
+        registry.push("orders", [order(1)])
+        registry.push("orders", [order(2)])
+        registry.rollback()
+        registry.push("orders", [order(3)])
+        assert answered(registry, at(5)) == trained(registry, at(5))
+        assert answered(registry, at(5))[0]["spent_1h"] == 4.0
+
+
+def test_many_pushes_to_one_key_leave_what_one_push_leaves(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Bytes, and so what a read touches, depend on live tiles and head: not on how often there was a push.  10,000 with --long."""
+    count = 10_000 if request.config.getoption("--long") else 600
+    spec = ENTITY + LOG + RECENT.replace('"spent": agg.sum("amount").over("1h", "1d", None),', "") + REALTIME_SET
+    sizes = []
+    rows = [order(n * 2_500 / count, "ann", n % 7 / 8) for n in range(count)]
+    for folder, portion in (("one", 1), ("all", count)):
+        shop = Shop(tmp_path / folder, spec, NO_FILES).applied()
+        with shop.open() as registry:
+            for begin in range(0, count, portion):
+                registry.push("orders", rows[begin : begin + portion])
+            sizes.append(sum(len(value) for key, value in shop.stored().items() if key[0] == 1))
+            assert answered(registry, at(2_500)) == trained(registry, at(2_500))
+    assert sizes[0] < 1.2 * sizes[1] < 80_000
+
+
+# The command line
+
+
+def test_a_file_of_any_kind_and_stdin_are_pushed(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop_of(tmp_path)
+    good = '{"customer": "ann", "amount": 1.5, "cents": 150, "shop": "a", "bought_at": "2024-03-01T00:01:00Z", "loaded_at": null}'
+    (tmp_path / "rows.jsonl").write_text(good + "\n" + good.replace("1.5", '"much"') + "\n")
+    (tmp_path / "rows.csv").write_text("customer,amount,cents,shop,bought_at,loaded_at\nann,2,3,b,2024-03-01 00:01:00,\n")
+    pq.write_table(order_table([order(1), order(2)]), tmp_path / "rows.parquet")
+
+    def pushed(*arguments: str) -> tuple[int, dict]:
+        code = main(["--root", str(tmp_path), "--json", "push", "orders", *arguments])
+        return code, json.loads(capsys.readouterr().out)
+
+    code, told = pushed(str(tmp_path / "rows.jsonl"), "--id", "one")
+    assert (code, told["accepted"], [one["row"] for one in told["rejected"]]) == (3, 1, [1])
+    assert pushed(str(tmp_path / "rows.jsonl"), "--id", "one")[1]["duplicate"]
+    assert [pushed(str(tmp_path / f"rows.{kind}"))[1]["accepted"] for kind in ("csv", "parquet")] == [1, 2]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{good}\n\n{good}\n".encode())))
+    assert pushed("-") == (0, {"accepted": 2, "rejected": [], "duplicate": False, "watermark": "2024-03-01T00:02:00Z"})
+    with featreg.open(tmp_path) as registry:
+        assert trained(registry, at(5))[0]["n_1d"] == answered(registry, at(5))[0]["n_1d"] == 6

@@ -1,0 +1,118 @@
+"""`push`: take the rows of a file, or of stdin, into a source as they happen."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_names
+from featreg.cli.terminal import counted, escape, say_if_compiling, show
+from featreg.errors import DataError, UsageError
+from featreg.instants import format_instant
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featreg.session import Registry
+    from featreg.session.push import PushReceipt
+
+LINES_A_PUSH = 10_000
+_SHOWN = 10
+_JSON = (".json", ".jsonl", ".ndjson")
+_ENDINGS = {"parquet": ".parquet", "csv": ".csv", "json": ".jsonl"}
+
+
+def push(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", autocompletion=complete_names("sources"))],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="Parquet, CSV or JSON lines; - is stdin.")],
+    id: Annotated[str | None, typer.Option("--id", metavar="ID", help="What this push is called: sent again, it is taken in once.")] = None,
+    format: Annotated[str, typer.Option("--format", metavar="F", help="Of stdin: json (lines), csv or parquet.")] = "json",
+) -> None:
+    """Take rows in: checked, durable, and in every realtime answer at once.  Rejected rows are told, and kept as dead letters."""
+    import featreg
+
+    settings: Settings = context.obj
+    if format not in _ENDINGS:
+        raise UsageError(f"--format {format} is not read here. It is one of: {', '.join(_ENDINGS)}.")
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        say_if_compiling(settings, registry.profile.state)
+        receipts = list(_pushed(registry, source, file, id, format))
+    _tell(settings, receipts)
+    if any(one.rejected for one in receipts):
+        raise typer.Exit(DataError.exit_code)
+
+
+def _pushed(registry: "Registry", source: str, file: str, id: str | None, format: str) -> "Iterator[PushReceipt]":
+    if file != "-" and Path(file).suffix.lower() in _JSON and Path(file).is_file():
+        with Path(file).open("rb") as lines:
+            if lines.read(1) == b"[":
+                yield registry.push(source, json.loads(b"[" + lines.read()), id)
+            else:
+                lines.seek(0)
+                yield from _push_lines(registry, source, lines, id)
+    elif file != "-":
+        yield _push_file(registry, source, Path(file), id)
+    elif format == "json":
+        yield from _push_lines(registry, source, sys.stdin.buffer, id)
+    else:
+        with tempfile.NamedTemporaryFile(suffix=_ENDINGS[format]) as spooled:
+            spooled.write(sys.stdin.buffer.read())
+            spooled.flush()
+            yield _push_file(registry, source, Path(spooled.name), id)
+
+
+def _push_file(registry: "Registry", source: str, file: Path, id: str | None) -> "PushReceipt":
+    if not file.is_file():
+        raise DataError(f"there is no file {file}.")
+    relation = registry.engine.location(source, {"path": [str(file.resolve())]}, registry.root)
+    return registry.pusher(source).push(registry.engine.table(f"SELECT * FROM {relation.text}"), id, relation.loose)
+
+
+def _push_lines(registry: "Registry", source: str, lines: Any, id: str | None) -> "Iterator[PushReceipt]":
+    """Push what comes in portions as it comes; with an id all of it is one push."""
+    numbered = enumerate(lines, 1)
+    while portion := list(islice(numbered, None if id is not None else LINES_A_PUSH)):
+        yield registry.push(source, [_row(number, line) for number, line in portion if line.strip()], id)
+
+
+def _row(number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:  # JSON's and UTF-8's errors both are
+        before = "The portions before it are taken in; give each row a line of its own."
+        raise DataError(f"line {number} is no JSON: {error}.\n  {before}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"line {number} is no row: write an object, column -> value.")
+    return row
+
+
+def _tell(settings: Settings, receipts: "list[PushReceipt]") -> None:
+    accepted = sum(one.accepted for one in receipts)
+    rejected = [row for one in receipts for row in one.rejected]
+    duplicate = bool(receipts) and all(one.duplicate for one in receipts)
+    watermark = receipts[-1].watermark if receipts else None
+
+    def render(console: "Console") -> None:
+        if duplicate:
+            console.print("[dim]taken in before, under the same id: nothing was done[/dim]", soft_wrap=True)
+        told = f", [red]{len(rejected):,} rejected[/red]" if rejected else ""
+        console.print(f"[green]{counted(accepted, 'row')}[/green] taken in{told}")
+        for row in rejected[:_SHOWN]:
+            console.print(f"  row {row.row}: {escape(row.reason)}", soft_wrap=True)
+        if len(rejected) > _SHOWN:
+            console.print(f"  … and {len(rejected) - _SHOWN:,} more", soft_wrap=True)
+
+    document = {
+        "accepted": accepted,
+        "rejected": [{"row": row.row, "reason": row.reason} for row in rejected],
+        "duplicate": duplicate,
+        "watermark": None if watermark is None else format_instant(watermark),
+    }
+    show(settings, document, render)

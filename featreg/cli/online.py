@@ -122,12 +122,19 @@ def parity(
     sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many keys are compared.")] = 1000,
     at: AtOption = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Leave with 5 when a cell differs; late ones do not.")] = False,
+    from_log: Annotated[bool, typer.Option("--from-log", help="Compare the vectors that were served and logged, and say why.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.html", help="With --from-log: a bar for each feature.")] = None,
 ) -> None:
     """Compare what the store answers with a training set at the same instant, cell by cell, to the bit."""
     import featreg
 
     settings: Settings = context.obj
     began = time.perf_counter()
+    if plot is not None and not from_log:
+        raise UsageError("--plot draws what --from-log finds; give both.")
+    if from_log:
+        _parity_from_log(settings, name, exit_code, plot)
+        return
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         say_if_compiling(settings, registry.profile.state)
         with progress(settings, "comparing") as advance:
@@ -139,6 +146,40 @@ def parity(
     if not result.is_known and exit_code:
         raise typer.Exit(DataError.exit_code)  # nothing was compared, which is not a pass
     if result.differing and exit_code:
+        raise typer.Exit(DIFFERS)
+
+
+def _parity_from_log(settings: Settings, name: str, exit_code: bool, plot: Path | None) -> None:
+    import featreg
+
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        say_if_compiling(settings, registry.profile.state)
+        found = registry.parity_from_log(name)
+    if plot is not None:
+        from featreg.cli.parity_plot import parity_page
+
+        plot.write_text(parity_page(found), encoding="utf-8")
+
+    def render(console: "Console") -> None:
+        style = "yellow" if not found.is_known else "red" if found.causes["LOGIC"] else "green"
+        console.print(f"[{style}]{escape(str(found))}[/{style}]", soft_wrap=True)
+        if found.by_feature:
+            made = table("feature", *found.causes, right=tuple(found.causes))
+            counts = ((one, *(of_it.get(cause, 0) for cause in found.causes)) for one, of_it in found.by_feature.items())
+            console.print(add_rows(made, counts))
+            made = table("cause", "feature", "key", "as of", "served", "now")
+            cells = (
+                (one.cause, one.feature, _pairs(one.row), format_instant(one.as_of), value_text(one.served), value_text(one.offline))
+                for one in found.examples
+            )
+            console.print(add_rows(made, cells))
+
+    examples = [vars(one) | {"as_of": format_instant(one.as_of)} for one in found.examples]
+    document = vars(found) | {"causes": found.causes, "agreeing": found.agreeing, "known": found.is_known, "examples": examples}
+    show(settings, document, render)
+    if not found.is_known and exit_code:
+        raise typer.Exit(DataError.exit_code)
+    if found.causes["LOGIC"] and exit_code:
         raise typer.Exit(DIFFERS)
 
 

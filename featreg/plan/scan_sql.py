@@ -5,7 +5,7 @@ come out as key parts, visible and event instant in microseconds, a verdict (0 g
 1 rejected, 2 digits below the microsecond), and the lifted inputs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from featreg.compile.compiled import CompiledView, Input
@@ -244,6 +244,28 @@ def visible_sql(source: EventSource, relation: Relation) -> str:
     columns = read_list(source, read) + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
     visible = _visible(source, place, place[source.event_time], arrived)
     return f"SELECT {visible} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text})"
+
+
+def held_sql(source: EventSource, relation: Relation, keys: Sequence[str], had: str, since: str | None, before: str | None) -> str:
+    """What stands after FROM to give each row of the table `featreg_served` the rows of a relation that it had, under its number.
+
+    keys: the source's columns that are k0, k1, .. there.  had: a condition · since, before: columns there with bounds of `v`.
+    """
+    read, place = read_columns(source, relation), {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
+    arrived = _arrived(source, relation)
+    there = {name.lower(): name for name, _ in relation.columns}
+    columns = [*(quote(name) for name, _ in relation.columns), *read_list(source, read)]
+    if arrived:
+        columns.append(f"{quote(ARRIVED)} AS {arrived}")
+    visible = _visible(source, place, place[source.event_time], arrived)
+    more = '"featreg record", ' if any(name == "featreg record" for name, _ in relation.columns) else ""
+    plain = ", ".join(quote(there[name.lower()]) for name in place)
+    plain += f", {quote(ARRIVED)}" if arrived else ""
+    rows = f"SELECT {plain}, {more}{visible} AS v, {', '.join(place.values())} FROM (SELECT {', '.join(columns)} FROM {relation.text})"
+    types = source.types
+    same = [f"{_key(place[column], types[column])} IS NOT DISTINCT FROM {_key(f'k{i}', types[column])}" for i, column in enumerate(keys)]
+    bounds = [had, *same, *([f"v >= {since}"] if since else []), *([f"v < {before}"] if before else [])]
+    return f"(SELECT {plain}, featreg_vector FROM ({rows}) JOIN featreg_served ON {' AND '.join(bounds)})"
 
 
 def read_list(source: EventSource, read: Mapping[str, SourceColumn], wanted: Iterable[str] | None = None) -> list[str]:

@@ -1,5 +1,6 @@
 """Read keys of one column group: their records swept to the cutoff by the program of the backfill."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -51,6 +52,16 @@ class GroupReader:
         self._run: bytes | None = None
         self._fed: bytes | None = None
         self._state = ViewState()
+
+    @property
+    def fed(self) -> bytes | None:
+        """What stood in the store of pushed rows when the group was read last."""
+        return self._fed
+
+    @property
+    def batched(self) -> int | None:
+        """Up to where runs had filled the group when it was read last."""
+        return ViewState(**json.loads(self._run)).watermark if self._run else None
 
     def state(self, run: bytes | None, fed: bytes | None) -> ViewState:
         """What the store knows of the group, from its two records."""

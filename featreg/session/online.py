@@ -16,6 +16,7 @@ from featreg.session.group_reader import GroupReader
 from featreg.session.key_parts import KeyParts, KeyShape
 from featreg.session.keys import STAMP_KEY
 from featreg.session.order import in_order
+from featreg.session.serve_log import ServeLog
 from featreg.session.serving import Features, Serving, groups_of, read_serving
 from featreg.session.store import open_store
 from featreg.session.tables import request_column
@@ -38,11 +39,19 @@ class OnlineReader:
         self.registry = registry
         self.store = open_store(registry.profile)
         self.stamp, self.serving = read_serving(self.store)
+        share = registry.profile.log
+        self.serve_log = ServeLog(registry.events, share) if share and registry.revision is None else None
         self.sets: dict[tuple[str, str | None], SetReader] = {}
         self.unanswered: dict[tuple[str, str | None], float] = {}  # sets that the store does not serve, and when that was looked up
 
     def close(self) -> None:
         self.store.close()
+
+    def _log(self, reader: "SetReader", name: str, pin: str | None, keys: Any, answer: Any, as_of: int) -> None:
+        assert self.serve_log is not None
+        generation = self.serving.sets.get(name) or self.registry.applied().generation
+        rows, vectors = ([keys], [answer]) if isinstance(keys, Mapping) else (keys, answer)
+        self.serve_log.note(reader, pin, rows, vectors, as_of, generation)
 
     def read(
         self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], at: int | None, pin: str | None = None
@@ -56,6 +65,8 @@ class OnlineReader:
             reader = self.set_reader(name, pin)
             answer = reader.read_one(keys, as_of, self.stamp) if isinstance(keys, Mapping) else reader.read(keys, as_of, self.stamp)
             if answer is not None:
+                if self.serve_log is not None:
+                    self._log(reader, name, pin, keys, answer, as_of)
                 return answer
             self.look_again()
 

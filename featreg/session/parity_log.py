@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from featreg.compile import Compiled, CompiledSet, CompiledView, Lookup
-from featreg.plan.relation import Relation, quote
+from featreg.define import EventSource
+from featreg.plan.relation import ARRIVED, Relation, quote
 from featreg.plan.scan_sql import held_sql
 from featreg.registry.events import Event
 from featreg.registry.push_log import Position, PushLog
@@ -217,7 +218,8 @@ def _from_what_was(
         held = [event.body["views"][lookup.view] for event in events]
         cadence = view.cadence
         cutoffs = [
-            cadence.cutoff(event.body["as_of"]) if one["cutoff"] is None or not of_view else one["cutoff"] for event, one in zip(events, held)
+            one["cutoff"] if of_view and one["cutoff"] is not None else cadence.cutoff(event.body["as_of"])
+            for event, one in zip(events, held)
         ]
         relation = _histories(registry, view, lookup, rows, events, held, of_view)
         vector = DataType("BIGINT")
@@ -259,35 +261,36 @@ def _histories(
             return int(np.searchsorted(times, event.at, "right"))
         return 0 if one["log"] is None else sum(place <= Position(*one["log"]) for place in places)
 
-    kinds = [kind for _, kind in view.scan.keys]
+    kinds, key_columns = [kind for _, kind in view.scan.keys], [column for column, _ in view.scan.keys]
     keys = {
         f"k{i}": pa.array([row[column] for row in rows], arrow_type(kind) if kind.name == "TIMESTAMP" else key_type(kind))
         for i, (column, kind) in enumerate(zip(lookup.spine_columns, kinds))
     }
     batched = [_ALL if not of_view else -_ALL if one["batched"] is None else one["batched"] for one in held]
-    wanted = pa.table(
-        {_VECTOR: pa.array(range(len(rows)), pa.int64()), **keys, "records": pa.array([until(e, h) for e, h in zip(events, held)], pa.int64()),
-         "batched": pa.array(batched, pa.int64())}
-    )  # fmt: skip
-    engine.register("featreg_served", wanted)
+    records_had = [until(event, one) for event, one in zip(events, held)]
+    numbers = {_VECTOR: pa.array(range(len(rows)), pa.int64())}
+    bounds = {"records": pa.array(records_had, pa.int64()), "batched": pa.array(batched, pa.int64())}
+    engine.register("featreg_served", pa.table(numbers | keys | bounds))
     part: Relation | None = None
     if records:
         table = rows_of(records, source)
-        numbers = np.repeat(np.arange(1, len(records) + 1), [record.rows.num_rows for record in records])
-        engine.register("featreg_history", table.append_column("featreg record", pa.array(numbers, pa.int64())))
+        of_record = np.repeat(np.arange(1, len(records) + 1), [record.rows.num_rows for record in records])
+        engine.register("featreg_history", table.append_column("featreg record", pa.array(of_record, pa.int64())))
         pushed = engine.describe(quote("featreg_history"), "the push log")
         since = "batched" if source.stream_mode == "until_batch" else None
-        part = _own(pushed, held_sql(source, pushed, [column for column, _ in view.scan.keys], '"featreg record" <= records', since, None))
+        part = _own(source, pushed, held_sql(source, pushed, key_columns, '"featreg record" <= records', since, None))
     if source.name in registry.profile.sources:
-        files = finder.located(source)
+        files = finder.files_alone(source)
         before = log.boundary() if records and source.stream_mode != "until_batch" else None
-        own = _own(files, held_sql(source, files, [column for column, _ in view.scan.keys], "TRUE", None, "batched"))
+        own = _own(source, files, held_sql(source, files, key_columns, "TRUE", None, "batched"))
         part = replace(own, before=before, beside=part)
     return part if part is not None else replace(finder.nothing(source), text=_nothing(engine, source))
 
 
-def _own(relation: Relation, text: str) -> Relation:
-    return replace(relation, text=text, columns=(*relation.columns, (_VECTOR, "BIGINT")), since=None, before=None, beside=None)
+def _own(source: EventSource, relation: Relation, text: str) -> Relation:
+    known = {name.lower() for name in source.types} | ({ARRIVED} if source.arrives else set())
+    columns = tuple((name, kind) for name, kind in relation.columns if name.lower() in known)
+    return replace(relation, text=text, columns=(*columns, (_VECTOR, "BIGINT")), since=None, before=None, beside=None)
 
 
 def _nothing(engine: Any, source: Any) -> str:

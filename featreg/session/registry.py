@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from featreg.session.materialize import Receipt
     from featreg.session.online import OnlineReader
     from featreg.session.parity import Parity
+    from featreg.session.parity_log import LoggedParity
     from featreg.session.push import Pusher, PushReceipt
     from featreg.session.reproduce import Reproduced
     from featreg.session.run_rows import Sort
@@ -549,6 +550,16 @@ class Registry:
 
         feature_set = _find(self.applied().compiled.sets, name, "feature set")
         return compare(self, name, feature_set, sample, None if at is None else parse_instant(at), progress)
+
+    def parity_from_log(self, name: str) -> "LoggedParity":
+        """Compute every logged vector of a set again and say what made each cell that is another now so (see session/parity_log.py)."""
+        from featreg.kernels import use_cache
+
+        use_cache(self.profile.state)
+        from featreg.session.parity_log import compare_logged
+
+        _find(self.applied().compiled.sets, name, "feature set")
+        return compare_logged(self, name)
 
 
 def _state(files: Mapping[str, bytes]) -> State:

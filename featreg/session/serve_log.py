@@ -41,8 +41,9 @@ class ServeLog:
         self.events, self.share = events, share
 
     def note(
-        self, reader: "SetReader", pin: str | None, rows: Sequence[Mapping[str, Any]], vectors: Sequence[Vector], as_of: int, generation: int
-    ) -> None:
+        self, reader: "SetReader", pin: str | None, rows: Sequence[Mapping[str, Any]], vectors: Sequence[Vector], as_of: int,
+        generation: int,
+    ) -> None:  # fmt: skip
         """Log those of the vectors whose key is sampled.  That one could not be is a warning: it was served."""
         key_columns = list(dict.fromkeys(column for lookup in reader.lookups for column in lookup.key.columns))
         wanted = [*key_columns, *(name for name, _ in reader.set.request)]
@@ -67,10 +68,7 @@ class ServeLog:
 
 def _held(lookup: Any) -> dict[str, Any]:
     """What the groups of a view had when they were read last: the least of them.  log: the position in the push log; batch: by runs."""
-    positions, marks = [], []
-    for group in lookup.groups:
-        fed = fed_state(group.fed)
-        positions.append([fed.segment, fed.end] if fed is not None else None)
-        marks.append(group.batched)
-    log = None if None in positions or not positions else min(positions)
-    return {"log": log, "batched": None if None in marks else min(marks, default=None)}
+    fed = [fed_state(group.fed) for group in lookup.groups]
+    marks = [group.batched for group in lookup.groups]
+    log = min(([one.segment, one.end] for one in fed if one is not None), default=None)
+    return {"log": None if None in fed else log, "batched": None if None in marks else min(marks, default=None)}

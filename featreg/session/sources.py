@@ -84,6 +84,12 @@ class SourceFinder:
             return pushed, rows
         return replace(self.before_the_stream(source, located[0], pushed), beside=pushed), located[1] + rows
 
+    def files_alone(self, source: EventSource) -> Relation:
+        """The rows of a source's files, all of them, without what was pushed."""
+        if source.name not in self._found:
+            self._found[source.name] = self._located(source.name)
+        return self._found[source.name][0]
+
     def batched_until(self, view: CompiledView) -> int | None:
         """Up to where a materialize has covered a view whose source is streamed until it does."""
         if view.scan.source.stream_mode != UNTIL_BATCH or not has_store(self.profile):

@@ -17,8 +17,9 @@ import featreg
 from featreg.cli import main
 from featreg.define import EventSource
 from featreg.define.model import SpecError
-from featreg.errors import DataError, RefusedError, UsageError
+from featreg.errors import DataError, RefusedError, StoreError, UsageError
 from featreg.instants import parse_instant
+from featreg.registry import segments
 from featreg.registry.events import EventPlane
 from tests.shop import BOTH_SET, COLUMNS, DAILY, ENTITY, ORDERS, PROFILE, REALTIME_SET, RECENT, Shop, at, order, order_table, spine_of
 
@@ -356,6 +357,53 @@ def test_many_pushes_to_one_key_leave_what_one_push_leaves(tmp_path: Path, reque
             sizes.append(sum(len(value) for key, value in shop.stored().items() if key[0] == 1))
             assert answered(registry, at(2_500)) == trained(registry, at(2_500))
     assert sizes[0] < 1.2 * sizes[1] < 80_000
+
+
+def test_a_log_cannot_begin_before_what_views_have_of_files(tmp_path: Path) -> None:
+    """Rows of files from its beginning on would not count any more, and nothing can be taken out of a tile."""
+    shop = shop_of(tmp_path, LOG, PROFILE)
+    shop.put("one", [order(0), order(5)])
+    with shop.open() as registry:
+        registry.materialize(to=at(10))
+        with pytest.raises(RefusedError, match=r"would begin at 2024-03-01T00:04:00Z, and views have 1 rows of files from then on"):
+            registry.push("orders", [order(4)])
+        assert registry.push("orders", [order(6), order(7)]).accepted == 2, "the run came to 10, but no row of a file is from 6 on"
+        assert answered(registry, at(11)) == trained(registry, at(11))
+        found = registry.parity("model")
+        assert found.cells == 10 and found.differing == found.late == 0
+
+
+def test_a_push_that_comes_to_the_log_and_not_to_the_views_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a store whose disk is full: the rows are taken in, and the next push brings them."""
+    with shop_of(tmp_path).open() as registry:
+        registry.push("orders", [order(0)])
+        pusher = registry.pusher("orders")
+        with monkeypatch.context() as patched:
+            patched.setattr(pusher.store, "write", full_disk)
+            with pytest.raises(StoreError, match=r"is taken in and durable, and not in every view yet: .*\n  Do not send it again"):
+                registry.push("orders", [order(1)], id="one")
+        assert answered(registry, at(5))[0]["n_1d"] == 1
+        assert registry.push("orders", [order(1)], id="one").duplicate
+        assert answered(registry, at(5)) == trained(registry, at(5))
+        assert answered(registry, at(5))[0]["n_1d"] == 2
+
+
+def full_disk(*_: Any, **__: Any) -> float:
+    raise StoreError("the disk is full")
+
+
+def test_a_log_on_a_full_disk_takes_all_of_a_push_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system writes a part of it, as it does when it is full."""
+    write = segments.os.write
+    with shop_of(tmp_path).open() as registry:
+        registry.push("orders", [order(0)])
+        with monkeypatch.context() as patched:
+            patched.setattr(segments.os, "write", lambda file, data: write(file, data[:1_000]))
+            with pytest.raises(StoreError, match="the disk is full"):
+                registry.push("orders", [order(n) for n in range(1, 300)])
+        assert trained(registry, at(500))[0]["spent"] == 1.0
+        assert registry.push("orders", [order(n) for n in range(1, 300)]).accepted == 299
+        assert trained(registry, at(500))[0]["spent"] == answered(registry, at(500))[0]["spent"] == 300.0
 
 
 # The command line

@@ -175,6 +175,11 @@ class Feed:
                 positions.append(state.position if state else START)
         return min(positions, default=None)
 
+    def filled_until(self) -> int | None:
+        """The latest instant up to which runs have filled a group; None when none has."""
+        runs = map(_run_state, self.store.get([meta_key(target.space) for target in self.targets]))
+        return max((run.watermark for run in runs if run.watermark is not None), default=None)
+
     def has_filled(self, groups: Iterable[Group]) -> bool:
         """Whether these groups can answer."""
         stored = iter(self.store.get([key(group.space) for group in groups for key in (meta_key, pushed_key)]))

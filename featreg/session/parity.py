@@ -88,7 +88,8 @@ def compare(
     if reader.is_behind(name):
         raise UsageError(f"{name}: what is applied is not filled yet, and the versions before answer.\n  Run `featreg materialize`.")
     states = {lookup.view.name: lookup.stored_states(reader.store) for lookup in set_reader.lookups}
-    watermark = _common_watermark(states)
+    is_realtime = all(lookup.view.cadence.is_realtime for lookup in set_reader.lookups)
+    watermark = _common_watermark(states, registry.profile.replay if is_realtime else None)
     as_of = watermark if at is None else at
     rows = _sampled(set_reader, reader.store, compiled, sample, random.Random(seed))
     if not rows:
@@ -109,12 +110,17 @@ def compare(
     return Parity(name, as_of, len(rows), cells, differing.total(), late.total(), dict(differing), dict(late), tuple(examples))
 
 
-def _common_watermark(states: Mapping[str, list[ViewState]]) -> int:
-    """Raises: UsageError when a view is not materialized, or views stand at different instants."""
+def _common_watermark(states: Mapping[str, list[ViewState]], replay: int | None) -> int:
+    """The instant to compare at.  Raises: UsageError when a view is not materialized, or views stand too far apart.
+
+    replay: how far behind its watermark each view can be read; None when views of `Every` are among them.
+    """
     missing = ", ".join(sorted(view for view, groups in states.items() if any(state.watermark is None for state in groups)))
     if missing:
         raise UsageError(f"{missing}: not materialized yet, so there is nothing to compare.\n  Run `featreg materialize`.")
     marks = {view: state.watermark for view, groups in states.items() for state in groups if state.watermark is not None}
+    if replay is not None and max(marks.values()) - min(marks.values()) <= replay:  # pushes move each source's views by themselves
+        return min(marks.values())
     if len({state.watermark for groups in states.values() for state in groups}) > 1:
         shown = ", ".join(f"{view} at {format_instant(mark)}" for view, mark in marks.items())
         raise UsageError(f"the views stand at different instants ({shown}).\n  Run `featreg materialize` for all of them first.")
@@ -147,7 +153,11 @@ def _filled_from_files_read(
         files = min((sorted(state.files or {}) for state in groups), key=len)
         if not all((registry.root / file).is_file() for file in files):
             return None
-        relation = finder.of_files(views[name].scan.source.name, files)
+        source = views[name].scan.source
+        relation, log = finder.of_files(source.name, files), finder.log_of(source)
+        if log is not None:
+            pushed = finder.pushed_rows(source, log[0], finder.batched_until(views[name]))
+            relation = pushed if relation is None else replace(finder.before_the_stream(source, relation, pushed), beside=pushed)
         if relation is None:
             return None
         relations[name] = relation

@@ -18,16 +18,20 @@ import pyarrow as pa
 
 from featreg.compile.program import build_program
 from featreg.define import EventSource
+from featreg.define.source import LOG
 from featreg.engines.duckdb import Warm
-from featreg.errors import UsageError, did_you_mean
+from featreg.errors import RefusedError, StoreError, UsageError, did_you_mean
+from featreg.instants import format_instant
 from featreg.plan.relation import ARRIVED
+from featreg.plan.scan_sql import visible_sql
 from featreg.registry.events import EventPlane
-from featreg.registry.push_log import Pushed, PushLog
+from featreg.registry.push_log import START, Pushed, PushLog
 from featreg.session.contract import Checked, Checker, Rejected, given_rows, rows_id
 from featreg.session.feed import Feed, groups_of, targets_of
 from featreg.session.keys import STAMP_KEY
 from featreg.session.push_ids import NEVER, Known, PushIds
 from featreg.session.serving import groups_to_fill, read_serving, serve_newest, set_filled
+from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
 from featreg.stores.lease import Lease
 from featreg.sweep.warm import WRITE, compile_for
@@ -99,10 +103,9 @@ class Pusher:
                 self._keep_rejected(checked.rejected, name)
                 records = self._records(checked, name or "", digest)[begin:]
                 if records:
+                    self._refuse_to_begin_late(records)
                     placed = [replace(one, position=end) for one, end in zip(records, self.log.append(records))]
-                    for group in groups_of(iter(placed), RECORD_ROWS):
-                        self._bring(group)
-                    self._serve()
+                    self._bring_all(placed)
             return self._receipt(name, checked, duplicate=False)
 
     def _source(self) -> EventSource:
@@ -159,6 +162,35 @@ class Pusher:
             )
             for number, cut in enumerate(cuts)
         ]  # fmt: skip
+
+    def _bring_all(self, records: Sequence[Pushed]) -> None:
+        try:
+            for group in groups_of(iter(records), RECORD_ROWS):
+                self._bring(group)
+            self._serve()
+        except StoreError as error:
+            raise StoreError(
+                f"what was pushed to '{self.name}' is taken in and durable, and not in every view yet: {error}\n"
+                f"  Do not send it again without an id: the next push, or a materialize, brings it."
+            ) from error
+
+    def _refuse_to_begin_late(self, records: Sequence[Pushed]) -> None:
+        """A log ends the files where it begins: rows of files from there on that a view has already cannot be taken out of it."""
+        if self.known.position != START or self.source.stream_mode != LOG or self.name not in self.registry.profile.sources:
+            return
+        first = min(record.first for record in records)
+        until = self.feed.filled_until()
+        if until is None or until <= first:
+            return
+        files = SourceFinder(self.registry.engine, self.registry.profile, {}).files_alone(self.source)
+        beyond = f"v >= {first} AND v < {until}"
+        count = self.registry.engine.rows(f"SELECT count(*) FROM ({visible_sql(self.source, files)}) WHERE {beyond}")[0][0]
+        if count:
+            raise RefusedError(
+                f"the log of '{self.name}' would begin at {format_instant(first)}, and views have {count:,} rows of files from then on.\n"
+                f"  Push rows from {format_instant(until)} on; or take those rows out of the files and fill the views anew: "
+                f"featreg materialize --rebuild"
+            )
 
     def _catch_up(self) -> None:
         """Bring what stands in the log and not in a view: another process pushed it, or was killed before it was done."""

@@ -76,12 +76,23 @@ def compare_text(a_pool, a, b_pool, b):
         if x != y:
             return np.int64(1) if x > y else np.int64(-1)
         i += 8
+    if i > 0 and i < common:  # the last eight again, of which the first are known to be the same
+        x, y = eight_bytes(a_pool, a_at + common - 8), eight_bytes(b_pool, b_at + common - 8)
+        if x != y:
+            return np.int64(1) if x > y else np.int64(-1)
+        i = common
     while i < common:
         difference = np.int64(a_pool[a_at + i]) - np.int64(b_pool[b_at + i])
         if difference != 0:
             return difference
         i += 1
     return a_length - b_length
+
+
+@njit(**INTERNAL)
+def is_same_text(a_pool, a, b_pool, b):
+    """Whether two texts are the same bytes; most that are not differ in length."""
+    return (a ^ b) & LONGEST_TEXT == 0 and compare_text(a_pool, a, b_pool, b) == 0
 
 
 @njit(**INTERNAL)

@@ -12,7 +12,7 @@ from numba import njit
 
 from featreg.algebra.flags import INTERNAL
 from featreg.algebra.frame import Kernel, bundles
-from featreg.algebra.pools import compare_text, copy_text, eight_bytes, plain_word, short_of
+from featreg.algebra.pools import compare_text, copy_items, copy_text, eight_bytes, is_same_text, plain_word, short_of
 from featreg.algebra.schedule import (
     AS_DISTINCT,
     LENGTH_BITS,
@@ -82,7 +82,7 @@ def _locate(heap, at, mark, value, is_text, pool, text):
         if heap[entry] == 0:
             return entry
         if heap[entry] == mark:
-            if heap[entry + 1] == value if not is_text else compare_text(text, heap[entry + 1], pool, value) == 0:
+            if heap[entry + 1] == value if not is_text else is_same_text(text, heap[entry + 1], pool, value):
                 return entry
         place = (place + 1) & (capacity - 1)
 
@@ -242,8 +242,7 @@ def _merged(ops, op, n, records, base, mode, heap, tops, is_text, text):
         return largest
     into = tops[TOP_HEAP]  # the largest as it is, and the others poured into it
     size = HEADER + ENTRY * heap[largest]
-    for i in range(size):
-        heap[into + i] = heap[largest + i]
+    copy_items(heap, into, heap, largest, size)
     tops[TOP_HEAP] = into + size
     for i in range(op + 3, op + 3 + n):
         other = records[base + ops[i]] - 1

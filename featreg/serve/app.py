@@ -1,8 +1,8 @@
 """Speak HTTP: an ASGI application of six routes, without a framework between a request and its set's own types.
 
-A short read of a local store is answered where it arrives, on the loop.  What may wait (a store that is a server, a
-push, a large read) goes to threads, of which each has a registry; when all have more than they can do, a request is
-told to come again, and at its deadline it is answered 504, whatever the store does.
+A short read is answered where it arrives, on the loop.  What may wait (a push, a large read, a store that is a server
+and does not answer within 50 ms) goes to threads, of which each has a registry; when all have more than they can do, a
+request is told to come again, and at its deadline it is answered 504, whatever the store does.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -29,7 +29,8 @@ from featreg.serve.tokens import ANYONE, Holder, Tokens
 from featreg.session.profile import Profile
 
 JSON, ARROW, PLAIN = b"application/json", b"application/vnd.apache.arrow.stream", b"text/plain; version=0.0.4; charset=utf-8"
-SHORT_READ = 16  # keys of a local store that are read on the loop: under a millisecond
+SHORT_READ = 16  # keys that are read on the loop: under a millisecond
+QUICK, SLOW = 0.05, 1.0  # seconds for which the loop waits for a store that is a server, and does not ask it again when it was slower
 DISCARDED = 64_000_000  # bytes of a body that is too large that are read before it is refused
 WAITING = 64  # tasks for each thread, from which on requests are told to come again
 _PATHS = "there is no such path.\n  There are /v1/features/SET, /v1/push/SOURCE, /openapi.json, /healthz, /readyz, /metrics."
@@ -113,6 +114,7 @@ class Service:
         self.log = RequestLog(settings.log == "all")
         self.is_local = profile.store == "lmdb"
         self.desk: Desk | None = None
+        self._slow_until = 0.0
         self._described: tuple[int, dict[Holder, bytes]] = (-1, {})
         self._prefix, self._number = os.urandom(5).hex(), 0
 
@@ -145,8 +147,13 @@ class Service:
         await send({"type": "lifespan.shutdown.complete"})
 
     def start(self) -> None:
-        self.desk = self._open()
-        self.desk.warm()
+        warm = self._open()
+        warm.warm()
+        if self.is_local:
+            self.desk = warm
+        else:
+            warm.close()
+            self.desk = Desk(self.root, replace(self.profile, patience=QUICK), self.settings)
         self.reads = Threads(self._open, self.settings.threads, "read")
         self.pushes = Threads(self._open, 1, "push")
 
@@ -248,14 +255,27 @@ class Service:
         keys = asked.get("keys") if isinstance(asked, dict) else None
         request.facts["keys"] = len(keys) if isinstance(keys, list) else 1
         assert self.desk is not None
-        if self.is_local and request.facts["keys"] <= SHORT_READ:
-            body, statuses = self.desk.read(name, asked)
-        else:
+        found = self._read_at_once(name, asked) if request.facts["keys"] <= SHORT_READ else None
+        if found is None:
             async with asyncio.timeout_at(request.ends):
-                body, statuses = await self.reads.run(lambda desk: desk.read(name, asked))
+                found = await self.reads.run(lambda desk: desk.read(name, asked))
+        body, statuses = found
         for status, count in statuses.items():
             self.metrics.add("featreg_vectors_total", (("set", name), ("status", status)), count)
         return Answer(200, body)
+
+    def _read_at_once(self, name: str, asked: Any) -> tuple[bytes, dict[str, int]] | None:
+        """A short read, here; None while a store that is a server is not as quick as it should be: then threads wait for it."""
+        assert self.desk is not None
+        if self.is_local:
+            return self.desk.read(name, asked)
+        if time.monotonic() < self._slow_until:
+            return None
+        try:
+            return self.desk.read(name, asked)
+        except StoreUnavailable:
+            self._slow_until = time.monotonic() + SLOW
+            return None
 
     async def _push(self, request: Request, name: str) -> Answer:
         holder = self._holder(request)

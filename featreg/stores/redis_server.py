@@ -102,6 +102,7 @@ class RedisServer:
 
     def __init__(self, url: RedisUrl, patience: float = PATIENCE):
         self.url, self.patience = url, patience
+        self._longest = {"socket_timeout": patience, "socket_connect_timeout": patience}  # no answer is waited for longer
         self.life: str | None = None  # the run id of the server last seen: another one may have lost what the last one confirmed
         self._mine = threading.local()
         self._all: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -213,6 +214,7 @@ class RedisServer:
 
     def _connect(self) -> Any:
         kept = self.url.endpoints[self._at % len(self.url.endpoints)] | (self._moved or {})
+        kept |= {name: min(most, kept.get(name) or most) for name, most in self._longest.items() if name in kept}
         connection = self.url.connection_class(**kept)
         connection.connect()
         connection.send_command("INFO")

@@ -17,6 +17,7 @@ from featreg.cli import (
     push,
     repository,
     reproduce,
+    retention,
     serving,
     snapshot,
     source,
@@ -93,4 +94,5 @@ for _panel, _name, _verb in _VERBS:
     app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)
 app.add_typer(source.app, name="source", rich_help_panel=_START)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=_USE)
+app.add_typer(retention.app, name="retention", rich_help_panel=_USE)
 app.add_typer(versions.pins, name="pin", rich_help_panel=_DEFINE)

@@ -1,5 +1,6 @@
 """Open a repository and call its verbs."""
 
+import time as clock
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from featreg.session.parity_log import LoggedParity
     from featreg.session.push import Pusher, PushReceipt
     from featreg.session.reproduce import Reproduced
+    from featreg.session.retention import RetentionPlan
     from featreg.session.run_rows import Sort
     from featreg.session.snapshots import Taken
     from featreg.session.training_set import TrainingSet
@@ -283,6 +285,18 @@ class Registry:
         from featreg.session.snapshots import remove
 
         return remove(self, snapshot)
+
+    def retention(self, at: Instant | None = None) -> "RetentionPlan":
+        """Until when each training set and pinned model can be made again, and what `apply_retention` would delete.  at: now."""
+        from featreg.session.retention import plan_retention
+
+        return plan_retention(self, clock.time_ns() // 1000 if at is None else parse_instant(at))
+
+    def apply_retention(self, at: Instant | None = None) -> "tuple[RetentionPlan, int]":
+        """Delete featreg's own copies that are past their source's retention and that nothing holds; gives the bytes that are free."""
+        from featreg.session.retention import apply_retention
+
+        return apply_retention(self, clock.time_ns() // 1000 if at is None else parse_instant(at))
 
     # Changes ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from featreg.cli import (
     definitions,
     demo,
     explain,
+    export,
     graph,
     online,
     push,
@@ -94,5 +95,6 @@ for _panel, _name, _verb in _VERBS:
     app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)
 app.add_typer(source.app, name="source", rich_help_panel=_START)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=_USE)
+app.add_typer(export.app, name="export", rich_help_panel=_USE)
 app.add_typer(retention.app, name="retention", rich_help_panel=_USE)
 app.add_typer(versions.pins, name="pin", rich_help_panel=_DEFINE)

@@ -81,7 +81,7 @@ def reproduce(registry: "Registry", named: str, live: bool = False, out: Path | 
     """
     kept = find_training_set(registry.control(), named)
     manifest = read_manifest(registry, kept)
-    used, feature_set = _definitions(registry, kept)
+    used, feature_set = definitions_of(registry, kept)
     spine = _spine(registry, kept, manifest)
     snapshots = None if live else _snapshots(registry, kept, manifest)
     asked = manifest["asked"]
@@ -99,7 +99,7 @@ def reproduce(registry: "Registry", named: str, live: bool = False, out: Path | 
     return Reproduced(kept, table, made.manifest, content, identical, same_bytes, differences, columns)
 
 
-def _definitions(registry: "Registry", kept: KeptTrainingSet) -> "tuple[Applied, CompiledSet]":
+def definitions_of(registry: "Registry", kept: KeptTrainingSet) -> "tuple[Applied, CompiledSet]":
     """The definitions as the log holds them, compiled by the featreg that is here."""
     from featreg.session.registry import Applied
 

@@ -1,0 +1,55 @@
+"""`export`: what a snapshot or a training set is, in the words of other tools."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featreg.cli.arguments import Settings
+from featreg.cli.terminal import escape, show
+
+app = typer.Typer(name="export", help="A snapshot as Croissant, a training set's run as OpenLineage.", no_args_is_help=True)
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: to stdout.")]
+
+
+@app.command("croissant")
+def croissant(context: typer.Context, snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT")], out: Out = None) -> None:
+    """A snapshot as Croissant JSON-LD: files with their hashes, columns with their types."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        from featreg.session.interchange import croissant
+
+        _give(settings, croissant(registry, snapshot), out)
+
+
+@app.command("openlineage")
+def openlineage(
+    context: typer.Context,
+    training_set: Annotated[str, typer.Argument(metavar="TRAINING_SET")],
+    out: Out = None,
+    url: Annotated[str | None, typer.Option("--url", help="An OpenLineage endpoint to send it to.")] = None,
+) -> None:
+    """The run that wrote a training set, with column lineage, as an OpenLineage event."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        from featreg.session.interchange import open_lineage, send
+
+        event = open_lineage(registry, training_set)
+        if url is not None:
+            send(event, url)
+            show(settings, {"sent": url}, lambda console: console.print(f"[green]sent[/green]  {escape(url)}"))
+        if url is None or out is not None:
+            _give(settings, event, out)
+
+
+def _give(settings: Settings, document: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        print(json.dumps(document, indent=2))
+        return
+    out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    show(settings, {"out": str(out)}, lambda console: console.print(f"[green]written[/green]  {escape(str(out))}", soft_wrap=True))

@@ -1,0 +1,140 @@
+"""Tell other tools what a snapshot or a training set is: Croissant for data, OpenLineage for what it came of."""
+
+import json
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featreg.errors import DataError
+from featreg.instants import format_instant
+from featreg.registry.kept import KeptTrainingSet
+from featreg.session.reproduce import find_training_set, read_manifest
+from featreg.session.snapshots import objects_of, read_snapshot
+from featreg.snapshots.families import duckdb_columns
+
+if TYPE_CHECKING:
+    from featreg.session.registry import Registry
+
+PRODUCER = "urn:featreg"
+NAMESPACE = "featreg"
+_CROISSANT = "http://mlcommons.org/croissant/1.0"
+_TYPES = {
+    "integer": "sc:Integer", "double": "sc:Float", "bool": "sc:Boolean", "string": "sc:Text", "date": "sc:Date",
+    "timestamp": "sc:DateTime", "decimal": "sc:Float", "list": "sc:Text", "map": "sc:Text",
+}  # fmt: skip
+_CONTEXT = {
+    "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/", "dct": "http://purl.org/dc/terms/", "citeAs": "cr:citeAs", "column": "cr:column",
+    "conformsTo": "dct:conformsTo", "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, "examples": {"@id": "cr:examples", "@type": "@json"}, "extract": "cr:extract",
+    "field": "cr:field", "fileProperty": "cr:fileProperty", "fileObject": "cr:fileObject", "fileSet": "cr:fileSet", "format": "cr:format",
+    "includes": "cr:includes", "isLiveDataset": "cr:isLiveDataset", "jsonPath": "cr:jsonPath", "key": "cr:key", "md5": "cr:md5",
+    "parentField": "cr:parentField", "path": "cr:path", "recordSet": "cr:recordSet", "references": "cr:references", "regex": "cr:regex",
+    "repeated": "cr:repeated", "replace": "cr:replace", "separator": "cr:separator", "source": "cr:source", "subField": "cr:subField",
+    "transform": "cr:transform",
+}  # fmt: skip
+
+
+def croissant(registry: "Registry", named: str) -> dict[str, Any]:
+    """A snapshot as Croissant JSON-LD: its files with their hashes, and for each a record set of its columns."""
+    kept, snapshot = read_snapshot(registry, named)
+    objects = objects_of(registry.profile)
+    distribution, records = [], []
+    for number, file in enumerate(snapshot.files):
+        name = f"file-{number}"
+        distribution.append({
+            "@type": "cr:FileObject", "@id": name, "name": name, "description": file.path, "contentUrl": str(objects.path(file.sha256)),
+            "contentSize": f"{file.bytes} B", "encodingFormat": _format(file.path), "sha256": file.sha256,
+        })  # fmt: skip
+        form = [(column, kind) for column, kind in snapshot.forms[file.form] if f"{column}=" not in file.path]
+        fields = [
+            {
+                "@type": "cr:Field", "@id": f"rows-{number}/{column.name}", "name": f"rows-{number}/{column.name}",
+                "description": column.family.type, "dataType": _TYPES[column.family.name],
+                "source": {"fileObject": {"@id": name}, "extract": {"column": column.name}},
+            }
+            for column in duckdb_columns(form, file.path)
+        ]  # fmt: skip
+        records.append({
+            "@type": "cr:RecordSet", "@id": f"rows-{number}", "name": f"rows-{number}", "description": f"The rows of {file.path}",
+            "field": fields,
+        })  # fmt: skip
+    return {
+        "@context": _CONTEXT, "@type": "sc:Dataset", "conformsTo": _CROISSANT, "name": snapshot.source,
+        "description": f"Snapshot {kept.id} of {snapshot.source}: {snapshot.numbers.count} rows, content {snapshot.content_id}",
+        "version": "1.0.0", "datePublished": format_instant(kept.at)[:10], "distribution": distribution, "recordSet": records,
+    }  # fmt: skip
+
+
+def _format(path: str) -> str:
+    names = {".parquet": "application/x-parquet", ".pq": "application/x-parquet", ".csv": "text/csv", ".json": "application/json"}
+    return names.get(Path(path).suffix, "application/octet-stream")
+
+
+def open_lineage(registry: "Registry", named: str) -> dict[str, Any]:
+    """The run that wrote a training set, as an OpenLineage event: its sources at their versions in, its columns out."""
+    kept = find_training_set(registry.control(), named)
+    manifest = read_manifest(registry, kept)
+    inputs = [
+        {
+            "namespace": NAMESPACE, "name": name,
+            "facets": {"version": _facet("1-0-1/DatasetVersionDatasetFacet", datasetVersion=one["snapshot"] or one["manifest_id"])},
+        }
+        for name, one in kept.sources.items()
+    ]  # fmt: skip
+    output = {
+        "namespace": "file", "name": kept.path,
+        "facets": {
+            "version": _facet("1-0-1/DatasetVersionDatasetFacet", datasetVersion=kept.content_id),
+            "schema": _facet("1-2-0/SchemaDatasetFacet", fields=_fields(manifest)),
+            "columnLineage": _facet("1-2-0/ColumnLineageDatasetFacet", fields=_column_lineage(registry, kept)),
+        },
+    }  # fmt: skip
+    return {
+        "eventType": "COMPLETE", "eventTime": format_instant(kept.at), "producer": PRODUCER,
+        "schemaURL": "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent",
+        "run": {"runId": str(uuid.UUID(bytes=bytes.fromhex(kept.id)[:16], version=4)), "facets": {}},
+        "job": {"namespace": NAMESPACE, "name": f"training_set.{kept.set}", "facets": {}}, "inputs": inputs, "outputs": [output],
+    }  # fmt: skip
+
+
+def send(event: dict[str, Any], url: str) -> None:
+    """To an OpenLineage endpoint.  Raises: DataError when it does not take the event."""
+    request = urllib.request.Request(
+        f"{url.rstrip('/')}/api/v1/lineage", json.dumps(event).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+    except OSError as error:
+        raise DataError(f"{url} did not take the event: {error}.") from error
+
+
+def _facet(schema: str, **values: Any) -> dict[str, Any]:
+    name = schema.rsplit("/", 1)[1]
+    return {"_producer": PRODUCER, "_schemaURL": f"https://openlineage.io/spec/facets/{schema}.json#/$defs/{name}", **values}
+
+
+def _fields(manifest: dict[str, Any]) -> list[dict[str, str]]:
+    return [{"name": name, "type": family} for name, family in (one.rsplit(":", 1) for one in manifest["columns"].split(","))]
+
+
+def _column_lineage(registry: "Registry", kept: KeptTrainingSet) -> dict[str, Any]:
+    """Feature -> the columns of the source that it comes of."""
+    from featreg.session.reproduce import definitions_of
+
+    used, feature_set = definitions_of(registry, kept)
+    found = {}
+    for lookup in feature_set.lookups:
+        view = used.compiled.views[lookup.view]
+        for feature, called in lookup.features:
+            columns: set[str] = set()
+            for name in view.closure((feature,)):
+                one = view.by_name[name]
+                for typed in (one.column, one.by, one.where):
+                    columns |= set(typed.columns) if typed is not None else set()
+            columns |= {column for column, _ in view.scan.keys} | {view.scan.source.event_time}
+            inputs = [{"namespace": NAMESPACE, "name": view.scan.source.name, "field": column} for column in sorted(columns)]
+            found[called] = {"inputFields": inputs}
+    return found

@@ -71,4 +71,6 @@ if __name__ == "__main__":
     told = json.loads(sys.stdin.read())
     asked = [one.encode("latin-1") for one in told["requests"]]
     seconds, failed = uvloop.run(load(told["port"], asked, told["connections"], told["seconds"]))
-    print(json.dumps({"taken": seconds, "failed": failed}))
+    ordered = sorted(seconds)
+    quantiles = {f"p{share}": 1000 * ordered[len(ordered) * share // 100] for share in (50, 99)}  # milliseconds
+    print(json.dumps({"requests": len(ordered), "failed": failed} | quantiles))

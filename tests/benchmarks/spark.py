@@ -111,7 +111,7 @@ def _frames_query() -> str:
         )
         joined = (
             f"SELECT row, sum(n) AS count_{name}, sum(s) AS sum_{name}, sum(s) / sum(c) AS avg_{name}, min(low) AS min_{name}, "
-            f"max(high) AS max_{name}, max(last).value AS last_{name}, bit_count(bit_or(bits)) AS count_distinct_{name} "
+            f"max(high) AS max_{name}, max(last).value AS last_{name}, bit_count(coalesce(bit_or(bits), 0)) AS count_distinct_{name} "
             f"FROM ({halves}) WHERE edge = wanted GROUP BY row"
         )
         windows.append((f"both_{name} AS ({both})", f"answer_{name} AS ({joined})"))

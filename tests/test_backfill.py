@@ -43,6 +43,13 @@ all_of_it = FeatureSet(name="all", features=[view.all()])
 MORE = '"first": agg.first("word").over("7d"), "top": agg.top_n("n", n=3).over("1d"), "words": agg.histogram("word").over("7d"),'
 
 
+@pytest.fixture(autouse=True)
+def few_rows_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backfill of few rows goes the way of many: rows held in shares, windows by spans."""
+    monkeypatch.setattr(offline, "SMALL_ROWS", 0)
+
+
+
 def events_of(rows: int, late: float) -> pa.Table:
     """In order of event time, a few keys with most rows, sums that lose bits; a share of rows that is seen days later."""
     rng = np.random.default_rng(5)

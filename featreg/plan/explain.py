@@ -99,7 +99,7 @@ class TileLine:
 
 @dataclass(frozen=True)
 class OfflinePlan:
-    """A backfill: the partials it folds into, the longest history that it scans, and the SQL of its events by bucket of keys."""
+    """A backfill: the partials it folds into, the longest history that it scans, and the SQL that it runs by bucket of keys."""
 
     program: str
     history: str
@@ -369,7 +369,7 @@ def _offline(view: CompiledView, program: SweepProgram, relation: Relation, meas
     first, last, rows = (measure.first, measure.last + 1, measure.rows) if measure else (0, 130 * 365 * DAY, 1)
     plan = plan_backfill(view, program, relation, SPINE, first, last, rows, None)
     history = "all of it" if program.longest is None else duration_words(program.longest)
-    return OfflinePlan(program_id(program), history, tuple(bucket.events for bucket in plan.buckets))
+    return OfflinePlan(program_id(program), history, plan.queries)
 
 
 def _online(view: CompiledView, relation: Relation, replay: int, measure: Measure | None) -> OnlinePlan:

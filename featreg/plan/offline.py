@@ -1,8 +1,8 @@
 """Plan a backfill: the SQL of each bucket of keys, nothing runs.
 
 Of each bucket the events and the spine rows are scanned as they stand; the sweep brings
-them together.  Where more is found than was planned for, the same rows come sorted by
-the engine, in one stream: key parts, t (cutoff or visible instant), r (spine row; -1 an
+them together.  Where rows are few, or more than was planned for, the same rows come
+sorted by the engine, in one stream: key parts, t (cutoff or visible instant), r (spine row; -1 an
 event, -2 a rejected one), e (event time where it is not t), inputs.  At one instant the
 spine comes first, so that an event at the cutoff is the future.
 """
@@ -17,6 +17,7 @@ from featreg.vocabulary import DataType
 
 BUCKET_BYTES = 600_000_000  # of rows held at once; another bucket is another scan
 LEAST_ROOM = 100_000  # events, where a plan knows of fewer
+SMALL_ROWS = 1_000_000  # below, the engine sorts: as fast, and a first run compiles half as many kernels
 TEXT_BYTES = 24  # a text, and its word, for the plan: what texts really take is seen when they come
 
 
@@ -31,7 +32,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class OfflinePlan:
-    """bucket_rows: about how many events and spine rows a bucket has; room: for how many events, before the engine sorts instead."""
+    """bucket_rows: about how many events and spine rows a bucket has; room: for how many events, before the engine sorts instead.
+
+    Without room the engine sorts from the start.
+    """
 
     program: SweepProgram
     key_types: tuple[DataType, ...]
@@ -40,6 +44,11 @@ class OfflinePlan:
     bucket_rows: int
     room: int
     scan: ScanText
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """The SQL that a run begins with, bucket by bucket."""
+        return tuple(bucket.events if self.room else bucket.sorted for bucket in self.buckets)
 
 
 def plan_backfill(
@@ -59,7 +68,8 @@ def plan_backfill(
     count = -(-rows // most) if scan.keys and rows else 1
     buckets = tuple(_bucket(scan, spine, number, count) for number in range(count))
     each = max(-(-rows // count), 1)
-    return OfflinePlan(program, key_types, scan.event_is_visible, buckets, each, 2 * each + LEAST_ROOM, scan)
+    room = 2 * each + LEAST_ROOM if rows >= SMALL_ROWS else 0
+    return OfflinePlan(program, key_types, scan.event_is_visible, buckets, each, room, scan)
 
 
 def _bucket(scan: ScanText, spine: str, number: int, count: int) -> Bucket:

@@ -2,8 +2,8 @@
 
 The engine scans the events and the spine rows of a bucket of keys; they are held as
 words, dealt into shares of the keys, and workers bring each share together and sweep it.
-A bucket that turns out larger than was planned is sorted by the engine instead, which
-spills, and swept as a stream.  Memory: results and one bucket, or results, a few batches
+A bucket of few rows, or one that turns out larger than was planned, is sorted by the
+engine instead, which spills, and swept as a stream.  Memory: results and one bucket, or results, a few batches
 and one key's live tiles.
 """
 
@@ -54,13 +54,13 @@ def backfill(engine: Engine, plan: OfflinePlan, rows: int, threads: int, progres
     """Run the plan's buckets for a spine of `rows` rows."""
     program, tally = plan.program, Tally()
     layout = Layout(plan.key_types, tuple(item.type for item in program.inputs), plan.event_is_visible)
-    in_order = program_in_order(program) or program
+    in_order = program_in_order(program) or program if plan.room else program
     compile_for(BACKFILL, [in_order])
     gathering = Gathering(len(program.columns), rows)
     crew = [_Worker(program, in_order, gathering) for _ in range(max(1, threads))]
     try:
         for bucket in plan.buckets:
-            held = _hold(engine, plan, bucket, layout, rows, tally, progress)
+            held = _hold(engine, plan, bucket, layout, rows, tally, progress) if plan.room else None
             if held is None:
                 _sort_and_sweep(engine, bucket, layout, crew, tally, progress)
             else:

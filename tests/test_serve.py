@@ -456,6 +456,12 @@ def test_what_was_begun_is_finished_after_sigterm_and_a_killed_worker_is_replace
         assert service.ask("GET", "/healthz")[0] == 0
 
 
+def test_one_worker_too_leaves_with_0_after_sigterm(shop: Shop) -> None:
+    with ServiceProcess(shop.root) as service:
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(30) == 0
+
+
 # A store that is a server
 
 

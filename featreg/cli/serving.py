@@ -38,9 +38,13 @@ def serve(
     profile = read_profile(settings.repository, settings.profile)
     given = {"host": host, "port": port, "workers": workers, "tokens": tokens, "open": is_open or None}
     asked = serve_settings(profile.serve, given)
-    if not settings.json:
-        print(f"serving {settings.repository} on http://{asked.host}:{asked.port} ({asked.workers} workers)", file=sys.stderr)
-    run(settings.repository, settings.profile, asked)
+
+    def announce() -> None:
+        if not settings.json:
+            where = f"http://{asked.host}:{asked.port} ({counted(asked.workers, 'worker')})"
+            print(f"serving {settings.repository} on {where}", file=sys.stderr)
+
+    run(settings.repository, settings.profile, asked, announce)
 
 
 def stream(

@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,8 +76,8 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def run(root: Path, profile_name: str, settings: ServeSettings) -> None:
-    """Serve until told to stop.
+def run(root: Path, profile_name: str, settings: ServeSettings, announce: Callable[[], None]) -> None:
+    """Serve until told to stop.  announce: called when all was found to be as it should, before anything listens.
 
     Raises: FeatregError before anything listens when tokens, definitions or the store are not as they should be.
     """
@@ -88,6 +91,9 @@ def run(root: Path, profile_name: str, settings: ServeSettings) -> None:
     desk.close()
     metrics = tempfile.mkdtemp(prefix="featreg-metrics-")
     os.environ[VARIABLE] = json.dumps({"root": str(root), "profile": profile_name, "settings": as_document(settings), "metrics": metrics})
+    announce()
+    # With one worker uvicorn raises SIGTERM again when all is finished: that is no death by a signal.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         uvicorn.run(
             "featreg.serve.run:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,

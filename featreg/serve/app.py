@@ -250,7 +250,7 @@ class Service:
             raise HttpError(403, "scope", f"this token may not read '{name}'.")
         request.facts["name"] = name
         if _kind(request) != JSON:
-            raise HttpError(415, "type", "a read is application/json.")
+            raise HttpError(415, "type", f"a read is JSON.\n  Send Content-Type: {JSON.decode()}.")
         asked = _json(await self._body(request))
         keys = asked.get("keys") if isinstance(asked, dict) else None
         request.facts["keys"] = len(keys) if isinstance(keys, list) else 1
@@ -284,7 +284,7 @@ class Service:
         request.facts["name"] = name
         kind = _kind(request)
         if kind not in (JSON, ARROW):
-            raise HttpError(415, "type", "a push is application/json, or application/vnd.apache.arrow.stream.")
+            raise HttpError(415, "type", f"a push is JSON or an Arrow stream.\n  Send Content-Type: {JSON.decode()} or {ARROW.decode()}.")
         body = await self._body(request)
         if kind == JSON:
             rows, push_id = push_request(_json(body))

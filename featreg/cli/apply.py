@@ -51,6 +51,9 @@ def apply(
         state = commit if revision["clean"] else f"{commit}, with changes that are not committed"
         word = "[green]applied[/green]" if is_new else "[green]as before[/green]"
         console.print(f"{word}  generation {record.generation}, {len(record.body['ids'])} features  [dim]{state}[/dim]", soft_wrap=True)
+        if is_new and old and set(record.body["ids"].values()) - set(old.values()):
+            answer = "serving answers with what was applied before, until `featreg materialize` has filled this"
+            console.print(f"[dim]{answer}[/dim]", soft_wrap=True)
 
     told = {"generation": record.generation, "new": is_new, "id": record.body["id"], "revision": revision}
     document = told | changes | {"versions": versions}

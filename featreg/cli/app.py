@@ -93,6 +93,9 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
 )
 for _panel, _name, _verb in _VERBS:
     app.command(_name, rich_help_panel=_panel, epilog=_ANYWHERE)(_verb)
+for _group in (source.app, snapshot.app, export.app, retention.app, versions.pins):
+    for _command in _group.registered_commands:
+        _command.epilog = _ANYWHERE
 app.add_typer(source.app, name="source", rich_help_panel=_START)
 app.add_typer(snapshot.app, name="snapshot", rich_help_panel=_USE)
 app.add_typer(export.app, name="export", rich_help_panel=_USE)

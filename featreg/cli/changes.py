@@ -39,7 +39,7 @@ ByExitCode = Annotated[bool, typer.Option("--exit-code", help=f"Leave with {DIFF
 def diff(
     context: typer.Context,
     before: Annotated[str, typer.Argument(metavar="A", help="A git revision.")],
-    after: Annotated[str | None, typer.Argument(metavar="[B]", help="Another; default: the working tree.", show_default=False)] = None,
+    after: Annotated[str | None, typer.Argument(metavar="B", help="Another; default: the working tree.", show_default=False)] = None,
     how: HowShown = Format.text,
     values: HowMany = None,
     exit_code: ByExitCode = False,

@@ -29,7 +29,7 @@ def lineage(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="VIEW.FEATURE, SOURCE.COLUMN or a set; default: everything.",
             show_default=False,
             autocompletion=complete_names("features", "sets"),

@@ -36,7 +36,7 @@ def reproduce(
         for one in found.differences:
             console.print(f"  [yellow]{one.kind}[/yellow]  {escape(one.what)}", soft_wrap=True)
         for name, cells in found.columns.items():
-            console.print(f"  {escape(name)}: {counted(cells, 'cell')} differ", soft_wrap=True)
+            console.print(f"  {escape(name)}: {counted(cells, 'cell differs', 'cells differ')}", soft_wrap=True)
 
     document = {
         "id": kept.id, "set": kept.set, "identical": found.identical, "same_bytes": found.same_bytes, "rows": found.table.num_rows,

@@ -8,7 +8,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
-from featreg.cli.terminal import add_rows, bytes_text, escape, progress, say_if_compiling, seconds_text, show, table
+from featreg.cli.terminal import add_rows, bytes_text, counted, escape, progress, say_if_compiling, seconds_text, show, table
 from featreg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def training_set(
         for receipt in made.receipts:
             for example in receipt.examples:
                 console.print(f"[yellow]rejected[/yellow] {escape(receipt.view)}: {escape(example)}", soft_wrap=True)
-        told = f"{rows_written:,} rows, {features} features, {bytes_text(size)}, {seconds_text(seconds)}"
+        told = f"{counted(rows_written, 'row')}, {counted(features, 'feature')}, {bytes_text(size)}, {seconds_text(seconds)}"
         console.print(f"[green]written[/green]  {escape(out)}  {told}", soft_wrap=True)
         for one in made.manifest["coverage"]:
             told = escape(f"{one['source']} {one['partition']}: {one['found']}")

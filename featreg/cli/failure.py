@@ -37,7 +37,7 @@ def _describe(error: BaseException, debug: bool) -> dict[str, Any]:
             facts = {key: value for key, value in vars(error).items() if isinstance(value, (str, int, float, tuple, list))}
             return _document(name, str(error), error.exit_code) | {"facts": facts}
         case _ if hasattr(error, "format_message"):  # typer's own, whichever click it carries
-            return _document("UsageError", f"{error.format_message()}\n  See: {_help_of(error)}", 2)
+            return _document("UsageError", f"{error.format_message().replace('Value error, ', '')}\n  See: {_help_of(error)}", 2)
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
             return _document(name, f"{place}{error.strerror or error}.", 1)

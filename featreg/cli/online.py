@@ -47,6 +47,7 @@ def materialize(
     settings: Settings = context.obj
     began = time.perf_counter()
     with featreg.open(settings.repository, profile=settings.profile) as registry:
+        registry.applied()  # where nothing is, that is said before anything is compiled
         say_if_compiling(settings, registry.profile.state)
         with progress(settings, "materializing") as advance:
             receipts = registry.materialize(to, views or None, rebuild=rebuild, progress=advance)

@@ -31,7 +31,8 @@ def read_revision(root: Path, revision: str) -> tuple[dict[str, bytes], str]:
     """
     repository = _repository(root)
     if repository is None:
-        raise UsageError(f"{root} is no git repository, so there is no revision '{revision}'.")
+        begin = "Revisions begin with a commit: git init, git add, git commit."
+        raise UsageError(f"{root} is no git repository, so there is no revision '{revision}'.\n  {begin}")
     sha = _resolved(repository, revision)
     try:
         return _read_tree(repository, root, revision, sha), sha

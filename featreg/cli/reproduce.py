@@ -64,9 +64,12 @@ def list_training_sets(settings: Settings) -> None:
             return
         made = table("id", "set", "rows", "made", "snapshots", "pins", "file", right=("rows",))
         cells = (
-            (one.id[:12], one.set, f"{one.rows:,}", format_instant(one.at)[:19], _read(one.sources), ", ".join(pins[one.id]), one.path)
+            (
+                one.id[:12], one.set, f"{one.rows:,}", f"{format_instant(one.at)[:19]}Z", _read(one.sources), ", ".join(pins[one.id]),
+                one.path,
+            )
             for one in found
-        )
+        )  # fmt: skip
         console.print(add_rows(made, cells))
 
     show(settings, [{**vars(one), "made_at": format_instant(one.at), "pins": pins[one.id]} for one in found], render)

@@ -140,8 +140,8 @@ def ls(
         made = table("id", "source", "taken", "rows", "files", "size", "held by", right=("rows", "files", "size"))
         cells = (
             (
-                one.id[:12], one.source, format_instant(one.at)[:19], f"{one.numbers[0]:,}", f"{one.files:,}", bytes_text(one.bytes),
-                f"removed {format_instant(one.removed_at)[:19]}" if one.removed_at is not None else ", ".join(held[one.id]),
+                one.id[:12], one.source, f"{format_instant(one.at)[:19]}Z", f"{one.numbers[0]:,}", f"{one.files:,}", bytes_text(one.bytes),
+                f"removed {format_instant(one.removed_at)[:19]}Z" if one.removed_at is not None else ", ".join(held[one.id]),
             )
             for one in found
         )  # fmt: skip

@@ -341,3 +341,22 @@ def test_a_feature_that_is_renamed_or_moved_is_not_computed_again(tmp_path: Path
         assert (again.rows, again.bytes) == (0, 0) and values_of(shop) == before
         assert next(iter(registry.online("model", CUSTOMERS[0], at=at(600)).values)) == "paid_10_10h"
         assert difference(registry, CUSTOMERS, [at(600)], at(600)) is None
+
+
+def test_a_group_is_not_built_upon_when_the_source_reads_a_column_otherwise(tmp_path: Path) -> None:
+    """A column gets another type: what was computed of the old one stays as it was, so that going back answers as it did."""
+    counts = [f'"n_{hours}": agg.count().over("{hours}h")' for hours in range(1, 9)]
+    after = wide(*counts, '"spent": agg.sum("cents").over("1d")')
+    before = after.replace('"cents": "BIGINT"', '"cents": "DOUBLE"')
+    shop = Shop(tmp_path, before).applied()
+    shop.put("one", [order(10, "customer1", 1.0), order(20, "customer1", 2.0)])
+    with shop.open() as registry:
+        registry.materialize(to=at(60))
+    rewrite(shop, after)
+    shop.put("two", [order(70, "customer1", 4.0)])
+    with shop.open() as registry:
+        registry.materialize(to=at(120))
+        registry.rollback()
+        registry.materialize(to=at(120))
+        assert registry.online("model", CUSTOMERS[1], at=at(120)).values["spent_1d"] == 700.0
+        assert difference(registry, CUSTOMERS, [at(120)], at(120)) is None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledFeature, CompiledView
-from featreg.define import EventSource
+from featreg.compile.identity import aggregate_id
 
 STATE_FORM = 4  # raise when the words of a state change: another form is another space
 
@@ -59,8 +59,6 @@ def plan_groups(view: CompiledView, filled: Iterable[Group]) -> tuple[Group, ...
     return base, min(fitting, key=lambda group: (len(group.ids), group.ids)) if fitting else Group(tuple(sorted(rest)))
 
 
-def can_read(source: EventSource, feature: CompiledFeature) -> bool:
-    """Whether a feature of an earlier state of the repository can still be computed from the source as it is declared now."""
-    types = source.types
-    expressions = [typed for typed in (feature.column, feature.by, feature.where) if typed is not None]
-    return all(types.get(column) is not None for typed in expressions for column in typed.columns)
+def computes(view: CompiledView, feature: CompiledFeature) -> bool:
+    """Whether a feature of another state of the repository means the same when it is computed by this view's scan."""
+    return aggregate_id(view.definition, view.scan, feature) == feature.id

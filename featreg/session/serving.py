@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from featreg.canonical import bytes_id
 from featreg.compile import Compiled, CompiledFeature, CompiledView
-from featreg.plan.groups import Group, can_read, plan_groups, space_of, whole
+from featreg.plan.groups import Group, computes, plan_groups, space_of, whole
 from featreg.session.keys import SERVED_KEY, STAMP_KEY, meta_key
 from featreg.stores.contract import Store, StoreConflict
 
@@ -65,8 +65,7 @@ def groups_to_fill(serving: Serving, view: CompiledView, features: Features) -> 
     there = {Group(tuple(ids)) for groups in serving.views.values() for ids in groups}
     near = [group for group in there if not set(whole(view).ids).isdisjoint(group.ids)]
     known = features(one for group in near for one in group.ids)
-    source = view.scan.source
-    return plan_groups(view, [group for group in near if all(one in known and can_read(source, known[one]) for one in group.ids)])
+    return plan_groups(view, [group for group in near if all(one in known and computes(view, known[one]) for one in group.ids)])
 
 
 def set_filled(store: Store, view: CompiledView, groups: tuple[Group, ...]) -> None:

@@ -61,6 +61,17 @@ def _torn(left: int, ends: list[int]) -> tuple[int, int]:
     return begin, left - begin
 
 
+def test_a_length_that_points_behind_the_next_record_does_not_hide_it(tmp_path: Path) -> None:
+    """A record of 2 bytes says 18 by one flipped bit: exactly the next record, 8 bytes in a frame of 8, more."""
+    records = [b"ab", b"the next", b"the last"]
+    entries = SegmentWriter(tmp_path).append_many(records)
+    path = only_segment(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[entries[0].offset] ^= 1 << 4
+    path.write_bytes(data)
+    assert payloads(tmp_path) == records[1:]
+
+
 @given(
     records=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=8),
     place=st.integers(0, 10_000), bit=st.integers(0, 7),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from featreg.durable import sync_folder
 from featreg.errors import StoreError
 
 FORM = 1
@@ -123,7 +124,7 @@ class SegmentWriter:
             self._name, self._size, self._day = name, 0, day
             self._write(MAGIC + _LENGTH.pack(FORM))
             if self.fsync:
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
         except OSError as error:
             raise StoreError(f"{self.folder / name} could not be made: {error.strerror}.") from error
 
@@ -216,10 +217,19 @@ def _record_at(data: bytes, offset: int) -> bytes | None:
 def _next_record(data: bytes, offset: int) -> int:
     """Where the next whole record begins behind a damaged one, or the end.  A length that was damaged makes this a search, byte by byte."""
     if offset + _FRAME.size <= len(data):
-        stated = offset + _FRAME.size + _LENGTH.unpack_from(data, offset)[0]
+        begin = offset + _FRAME.size
+        stated = begin + _LENGTH.unpack_from(data, offset)[0]
         if stated == len(data) or (stated < len(data) and _record_at(data, stated) is not None):
-            return stated
+            # A damaged length may point behind a later record; the CRC tells which one was written.
+            passed = (at for at in range(begin, stated) if _record_at(data, at) is not None and _was_length(data, offset, at - begin))
+            return next(passed, stated)
     return next((at for at in range(offset + 1, len(data) - _FRAME.size + 1) if _record_at(data, at) is not None), len(data))
+
+
+def _was_length(data: bytes, offset: int, length: int) -> bool:
+    """Whether the record at `offset` is whole but for its length, which was this."""
+    begin = offset + _FRAME.size
+    return zlib.crc32(data[begin : begin + length], zlib.crc32(_LENGTH.pack(length))) == _FRAME.unpack_from(data, offset)[1]
 
 
 def _refuse_other_forms(path: Path, data: bytes) -> None:
@@ -228,15 +238,6 @@ def _refuse_other_forms(path: Path, data: bytes) -> None:
     form = _LENGTH.unpack_from(data, len(MAGIC))[0]
     if form > FORM:
         raise StoreError(f"{path} was written by a newer featreg (form {form}; this one reads up to {FORM}). Install that one.")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as durable as its content will be."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _writer(folder: Path, fsync: bool) -> SegmentWriter:

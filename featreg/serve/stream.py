@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
+from featreg.durable import sync_folder
 from featreg.errors import DataError, RefusedError, StoreError, StoreUnavailable, UsageError, did_you_mean
 from featreg.serve.payloads import FORMATS, Message, Portion, portions
 
@@ -86,11 +87,7 @@ class Place:
         """Write a run down before it is pushed; on disk when this returns."""
         self.runs[partition] = first, last, False
         self._replace()
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def end(self, partition: int) -> None:
         """Note that the run was taken in.  Where a machine forgets this, the run is pushed again, which is a no-op."""

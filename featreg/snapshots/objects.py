@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featreg.canonical import bytes_id, file_id
+from featreg.durable import sync_folder
 from featreg.errors import DataError
 
 _FICLONE = 0x40049409  # Linux: share a file's extents; the first to write to them gets its own
@@ -124,7 +125,7 @@ class ObjectStore:
         """An object that was damaged is whole again with this."""
         size = part.stat().st_size
         os.replace(part, self.path(sha256))
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         return sha256, size
 
 
@@ -151,11 +152,3 @@ def _copied(old, new) -> str:  # type: ignore[no-untyped-def]
         new.write(piece)
     new.flush()
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

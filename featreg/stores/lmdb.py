@@ -27,6 +27,7 @@ from typing import Self, TypeVar
 
 import lmdb
 
+from featreg.durable import sync_folder
 from featreg.errors import StoreError
 from featreg.stores.contract import Holder, StoreConflict, StoreStat
 from featreg.stores.lease import Lease
@@ -473,16 +474,8 @@ def _open_environment(path: Path, initial_map: int) -> lmdb.Environment:
     )
     environment.reader_check()
     if size == 0:
-        _sync_folder(path)
+        sync_folder(path)
     return environment
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

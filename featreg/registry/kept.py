@@ -1,9 +1,10 @@
 """What the log says of kept data: snapshots, their removal, and the training sets that hold them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from featreg.errors import UsageError
 from featreg.registry.log import Record
 
 
@@ -57,6 +58,21 @@ class KeptTrainingSet:
     @property
     def snapshots(self) -> tuple[str, ...]:
         return tuple(one["snapshot"] for one in self.sources.values() if one["snapshot"] is not None)
+
+
+_Kept = TypeVar("_Kept", KeptSnapshot, KeptTrainingSet)
+
+
+def find_one(kept: Mapping[str, _Kept], named: str, what: str, called: Callable[[_Kept], str]) -> _Kept:
+    """By its id, or at least 6 digits of its beginning.  called: what an error says of one beside its id.
+
+    Raises: UsageError for none or several.
+    """
+    found = [one for one in kept.values() if one.id == named or (len(named) >= 6 and one.id.startswith(named))]
+    if len(found) != 1:
+        listed = ", ".join(f"{one.id[:12]} ({called(one)})" for one in found or list(kept.values())[-10:])
+        raise UsageError(f"{'no' if not found else 'more than one'} {what} is called '{named}'.\n  There are: {listed or 'none'}.")
+    return found[0]
 
 
 def keep(snapshots: dict[str, KeptSnapshot], training_sets: dict[str, KeptTrainingSet], record: Record) -> None:

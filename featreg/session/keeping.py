@@ -4,7 +4,6 @@ import io
 import json
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,11 @@ import pyarrow.parquet as pq
 
 from featreg.canonical import content_id, file_id
 from featreg.engines.duckdb import DuckDB
-from featreg.errors import DataError, RefusedError
+from featreg.errors import DataError
+from featreg.registry.decided import append_decided
 from featreg.registry.events import EventPlane
-from featreg.registry.kept_state import load_state
 from featreg.registry.log import ControlLog
+from featreg.registry.state import ControlState
 from featreg.session.output import manifest_path, write_training_set
 from featreg.session.receipts import tell_written
 from featreg.session.snapshots import SnapshotRemovedError, objects_of
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from featreg.session.profile import Profile
 
 FORM = 1
-_MOST_LOOKS = 100
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,15 @@ class Keeper:
             "rows": manifest["rows"], "content_id": manifest["content_id"], "sources": _sources(manifest), "manifests": [manifest_object],
             "objects": kept, "path": str(path.resolve()), "file_sha256": file_id(path),
         }  # fmt: skip
-        for _ in range(_MOST_LOOKS):
-            generation, state = self.log.generation(), load_state(self.log, self.profile.control_cache)
+
+        def unless_removed(state: ControlState) -> dict:
             for identity in manifest["snapshots"].values():
                 if state.snapshots[identity].removed_at is not None:
                     raise SnapshotRemovedError(state.snapshots[identity])
-            with suppress(RefusedError):
-                self.log.append("training_set", body, generation)
-                return
-        raise RefusedError("other processes write to the log all the time; the file is written, and is in no list.\n  Write it again.")
+            return body
+
+        overtaken = "other processes write to the log all the time; the file is written, and is in no list.\n  Write it again."
+        append_decided(self.log, self.profile.control_cache, "training_set", unless_removed, overtaken)
 
 
 def training_set_id(manifest: Mapping[str, Any]) -> str:

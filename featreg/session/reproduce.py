@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from featreg.canonical import file_id
 from featreg.compile import CompiledSet, compile_definitions
-from featreg.errors import CoverageError, DataError, DefinitionError, FeatregError, UsageError
+from featreg.errors import CoverageError, DataError, DefinitionError, FeatregError
 from featreg.instants import parse_instant
 from featreg.load import load_files
-from featreg.registry.kept import KeptTrainingSet
+from featreg.registry.kept import KeptTrainingSet, find_one
 from featreg.registry.push_log import Position
 from featreg.registry.state import ControlState
 from featreg.session.coverage import told
@@ -62,11 +62,7 @@ class Reproduced:
 
 def find_training_set(state: ControlState, named: str) -> KeptTrainingSet:
     """By its id, or at least 6 digits of its beginning.  Raises: UsageError for none or several."""
-    found = [one for one in state.training_sets.values() if one.id == named or (len(named) >= 6 and one.id.startswith(named))]
-    if len(found) != 1:
-        listed = ", ".join(f"{one.id[:12]} ({one.set})" for one in found or list(state.training_sets.values())[-10:])
-        raise UsageError(f"{'no' if not found else 'more than one'} training set is called '{named}'.\n  There are: {listed or 'none'}.")
-    return found[0]
+    return find_one(state.training_sets, named, "training set", lambda one: one.set)
 
 
 def read_manifest(registry: "Registry", kept: KeptTrainingSet) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featreg.define import EventSource
-from featreg.errors import RefusedError
 from featreg.instants import DAY, floor_to, parse_duration, parse_instant
+from featreg.registry.decided import append_decided
 from featreg.registry.kept import KeptSnapshot, KeptTrainingSet
 from featreg.registry.state import ControlState
 from featreg.session.receipts import tell
@@ -97,16 +97,12 @@ def apply_retention(registry: "Registry", now: int) -> tuple[RetentionPlan, int]
 
 
 def _tombstone(registry: "Registry", snapshot: str) -> None:
-    for _ in range(100):
-        generation, state = registry.log.generation(), registry.control()
+    def while_loose(state: ControlState) -> dict | None:
         if state.holders(snapshot) or find_kept(state, snapshot, removed=True).removed_at is not None:
-            return
-        try:
-            registry.log.append("snapshot_removed", {"id": snapshot}, generation)
-            return
-        except RefusedError:
-            continue
-    raise RefusedError("other processes write to the log all the time.\n  Let them finish, then repeat this.")
+            return None
+        return {"id": snapshot}
+
+    append_decided(registry.log, registry.profile.control_cache, "snapshot_removed", while_loose)
 
 
 def _replays(state: ControlState, made: KeptTrainingSet, sources: dict[str, EventSource], now: int) -> Iterable[Replay]:

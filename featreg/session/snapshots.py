@@ -13,9 +13,11 @@ from featreg.canonical import canonical_json
 from featreg.define import EventSource
 from featreg.errors import DataError, RefusedError, UsageError, did_you_mean
 from featreg.instants import format_instant
-from featreg.registry.kept import KeptSnapshot
+from featreg.registry.decided import append_decided
+from featreg.registry.kept import KeptSnapshot, find_one
 from featreg.registry.state import ControlState
 from featreg.session.measure import Found, measure
+from featreg.session.receipts import tell
 from featreg.session.source_files import KnownFiles, files_at, location_of, stat_of
 from featreg.snapshots.manifest import Snapshot, read_document, written
 from featreg.snapshots.numbers import content_id_of
@@ -25,8 +27,6 @@ from featreg.snapshots.scheme import Scheme, read_scheme
 if TYPE_CHECKING:
     from featreg.session.profile import Profile
     from featreg.session.registry import Registry
-
-_MOST_LOOKS = 100
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def take(registry: "Registry", name: str) -> Taken:
         known.save(set(files))
     taken = Taken(snapshot, record.at, record.is_new, read, size, time.perf_counter() - began)
     if taken.is_new:
-        _tell(registry, "snapshot", {"source": name, "id": snapshot.id, "rows": snapshot.numbers.count, "files": len(files), "bytes": size})
+        told = {"source": name, "id": snapshot.id, "rows": snapshot.numbers.count, "files": len(files), "bytes": size}
+        tell(registry.events, "snapshot", told)
     return taken
 
 
@@ -112,19 +113,23 @@ class _Recorded:
 
 def _recorded(registry: "Registry", snapshot: Snapshot, document: str) -> _Recorded:
     """Record it, unless it is the source's newest already."""
-    for _ in range(_MOST_LOOKS):
-        generation, state = registry.log.generation(), registry.control()
+    body = {
+        "id": snapshot.id, "source": snapshot.source, "manifest_id": snapshot.manifest_id, "schema_id": snapshot.schema_id,
+        "content_id": snapshot.content_id, "numbers": snapshot.numbers.listed(), "files": len(snapshot.files),
+        "bytes": sum(file.bytes for file in snapshot.files), "first": snapshot.first, "last": snapshot.last, "document": document,
+    }  # fmt: skip
+    newest: KeptSnapshot | None = None
+
+    def unless_newest(state: ControlState) -> dict | None:
+        nonlocal newest
         newest = state.newest_snapshot(snapshot.source)
-        if newest is not None and newest.id == snapshot.id:
-            return _Recorded(newest.at, False)
-        body = {
-            "id": snapshot.id, "source": snapshot.source, "manifest_id": snapshot.manifest_id, "schema_id": snapshot.schema_id,
-            "content_id": snapshot.content_id, "numbers": snapshot.numbers.listed(), "files": len(snapshot.files),
-            "bytes": sum(file.bytes for file in snapshot.files), "first": snapshot.first, "last": snapshot.last, "document": document,
-        }  # fmt: skip
-        with suppress(RefusedError):
-            return _Recorded(registry.log.append("snapshot", body, generation).at, True)
-    raise RefusedError("other processes write to the log all the time.\n  Let them finish, then repeat this.")
+        return None if newest is not None and newest.id == snapshot.id else body
+
+    record = append_decided(registry.log, registry.profile.control_cache, "snapshot", unless_newest)
+    if record is not None:
+        return _Recorded(record.at, True)
+    assert newest is not None
+    return _Recorded(newest.at, False)
 
 
 def find_kept(state: ControlState, named: str, removed: bool = False) -> KeptSnapshot:
@@ -132,13 +137,10 @@ def find_kept(state: ControlState, named: str, removed: bool = False) -> KeptSna
 
     Raises: UsageError for none or several; DataError for one that was removed, unless those are wanted too.
     """
-    found = [one for one in state.snapshots.values() if one.id == named or (len(named) >= 6 and one.id.startswith(named))]
-    if len(found) != 1:
-        listed = ", ".join(f"{one.id[:12]} ({one.source})" for one in found or list(state.snapshots.values())[-10:])
-        raise UsageError(f"{'no' if not found else 'more than one'} snapshot is called '{named}'.\n  There are: {listed or 'none'}.")
-    if found[0].removed_at is not None and not removed:
-        raise SnapshotRemovedError(found[0])
-    return found[0]
+    found = find_one(state.snapshots, named, "snapshot", lambda one: one.source)
+    if found.removed_at is not None and not removed:
+        raise SnapshotRemovedError(found)
+    return found
 
 
 class SnapshotRemovedError(DataError):
@@ -201,22 +203,21 @@ def remove(registry: "Registry", named: str) -> tuple[KeptSnapshot, int]:
     Raises: RefusedError while a pin or a training set holds it.
     """
     objects = objects_of(registry.profile)
+    kept = find_kept(registry.control(), named)
+
+    def unless_held(state: ControlState) -> dict:
+        find_kept(state, kept.id)
+        if held := state.holders(kept.id):
+            raise RefusedError(
+                f"snapshot {kept.id[:12]} of '{kept.source}' is held by {', '.join(held[:5])}{', …' if len(held) > 5 else ''}.\n"
+                "  What they were trained on could not be rebuilt without it, so it stays."
+            )
+        return {"id": kept.id}
+
     with objects.locked(to_remove=True):
-        for _ in range(_MOST_LOOKS):
-            generation, state = registry.log.generation(), registry.control()
-            kept = find_kept(state, named)
-            if held := state.holders(kept.id):
-                raise RefusedError(
-                    f"snapshot {kept.id[:12]} of '{kept.source}' is held by {', '.join(held[:5])}{', …' if len(held) > 5 else ''}.\n"
-                    "  What they were trained on could not be rebuilt without it, so it stays."
-                )
-            with suppress(RefusedError):
-                registry.log.append("snapshot_removed", {"id": kept.id}, generation)
-                break
-        else:
-            raise RefusedError("other processes write to the log all the time.\n  Let them finish, then repeat this.")
+        append_decided(registry.log, registry.profile.control_cache, "snapshot_removed", unless_held)
         freed = sum(objects.remove(sha256) for sha256 in unreached(registry))
-    _tell(registry, "snapshot_removed", {"source": kept.source, "id": kept.id, "bytes": freed})
+    tell(registry.events, "snapshot_removed", {"source": kept.source, "id": kept.id, "bytes": freed})
     return kept, freed
 
 
@@ -231,12 +232,6 @@ def unreached(registry: "Registry") -> list[str]:
     for made in state.training_sets.values():
         reached |= {*made.manifests, *made.objects}
     return sorted(set(objects.all()) - reached)
-
-
-def _tell(registry: "Registry", kind: str, body: Mapping[str, Any]) -> None:
-    from featreg.session.receipts import tell
-
-    tell(registry.events, kind, body)
 
 
 def described(snapshot: Snapshot, scheme: Scheme | None, at: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Every offline, online and test path calls `window_sees`, or is compared with it.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ WEEK = 7 * DAY
 
 HOPS = (SECOND, 10 * SECOND, 30 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY)
 EXACT = 1  # floor to one microsecond is the identity
+NEVER = -(1 << 62)  # before every instant of a row
 MOST_TILES = 100_000
 
 _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
@@ -136,3 +138,13 @@ def format_instant(instant: int) -> str:
         return (_EPOCH + timedelta(microseconds=instant)).isoformat().replace("+00:00", "Z")
     except OverflowError:
         return f"{instant}us"
+
+
+def earliest(instants: Iterable[int | None]) -> int | None:
+    """The earliest of some instants; None when one of them is not known, or there is none.
+
+    >>> earliest([3, 1]), earliest([3, None]), earliest([])
+    (1, None, None)
+    """
+    known = list(instants)
+    return None if None in known else min((one for one in known if one is not None), default=None)

@@ -18,9 +18,9 @@ from featreg.compile.program import build_program
 from featreg.errors import RefusedError, UsageError
 from featreg.instants import parse_instant
 from featreg.plan.groups import space_of
+from featreg.plan.online import view_state
 from featreg.session.key_writer import FOLD_ROWS
 from featreg.session.keys import SERVED_KEY, STAMP_KEY, key_prefix, meta_key
-from featreg.session.materialize import read_state
 from featreg.stores.lmdb import open_store
 from featreg.sweep.keep import AT_COUNTS
 from featreg.sweep.sweeper import Sweeper
@@ -236,7 +236,7 @@ def test_a_process_killed_at_any_microsecond_leaves_a_store_that_the_next_run_ma
 
 def any_begun(shop: Shop) -> bool:
     with shop.open() as registry, open_store(registry.profile.online_path) as store:
-        return any(read_state(store, space_of(view)).begun for view in registry.applied().compiled.views.values())
+        return any(view_state(store.get([meta_key(space_of(view))])[0]).begun for view in registry.applied().compiled.views.values())
 
 
 def die_at_write(root: str, hour: int, number: int, inside: bool) -> None:

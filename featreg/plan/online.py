@@ -1,5 +1,6 @@
 """Plan a materialization: which files and rows a run reads, and what it must leave in the store.  Nothing runs."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,15 @@ class ViewState:
     rejected: int = 0
     begun: Mapping | None = None
     log: list | None = None
+
+
+def view_state(stored: bytes | None) -> ViewState:
+    """What a store's record of a column group says; of none, that nothing is there."""
+    return ViewState(**json.loads(stored)) if stored else ViewState()
+
+
+def stored_state(state: ViewState) -> bytes:
+    return json.dumps(vars(state), sort_keys=True).encode()
 
 
 def check_files(view: CompiledView, before: Mapping[str, list], now: Mapping[str, list]) -> tuple[list[str], list[str]]:

@@ -1,6 +1,5 @@
 """Look for what is wrong in a repository's state: the log, what it points to, the store.  Changes nothing."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,6 +72,7 @@ def _definitions(registry: "Registry") -> Iterator[Finding]:
 
 
 def _store(registry: "Registry") -> Iterator[Finding]:
+    from featreg.plan.online import view_state
     from featreg.session.keys import meta_key
     from featreg.session.serving import groups_of, newest_filled, read_serving
     from featreg.session.store import has_store, open_store
@@ -90,11 +90,11 @@ def _store(registry: "Registry") -> Iterator[Finding]:
     if dict(serving.sets) != newest_filled(registry, serving):
         yield Finding("store", "it serves other versions than the log says.", "Run `featreg materialize`: it sets the pointer right.")
     for (name, _), found in zip(groups, stored):
-        state = json.loads(found) if found else {}
-        if state.get("begun"):
-            told = state["begun"].get("to")
+        state = view_state(found)
+        if state.begun:
+            told = state.begun.get("to")
             until = f" to {format_instant(told)}" if told is not None else ""
             yield Finding("store", f"{name}: a run{until} was interrupted.", f"Finish it: featreg materialize {name}")
-        elif state.get("watermark") is None:
+        elif state.watermark is None:
             remedy = f"Fill it: featreg materialize {name}.  What was applied before answers until then, where there is something."
             yield Finding("store", f"{name}: is not filled.", remedy, False)

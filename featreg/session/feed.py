@@ -17,8 +17,9 @@ from featreg.compile.program import build_program
 from featreg.define import EventSource
 from featreg.define.source import UNTIL_BATCH
 from featreg.engines.duckdb import Warm
+from featreg.instants import NEVER
 from featreg.plan.groups import Group, group_view
-from featreg.plan.online import ViewState, plan_push
+from featreg.plan.online import ViewState, plan_push, view_state
 from featreg.registry.push_log import START, Position, Pushed
 from featreg.session.key_writer import KeyWriter
 from featreg.session.keys import meta_key, pushed_key
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from featreg.session.registry import Registry
 
 TABLE = "featreg_pushed"
-NEVER = -(1 << 62)
 _Put = tuple[bytes, bytes]
 _MOST_LOOKS = 1000  # how often a push looks again because a materialize was at the same keys
 
@@ -72,7 +72,7 @@ def served_state(run: bytes | None, fed: bytes | None) -> ViewState:
 
     A run that reads what no push had brought is not whole until it ends: the watermark waits for it.
     """
-    state, pushed = ViewState(**json.loads(run)) if run else ViewState(), fed_state(fed)
+    state, pushed = view_state(run), fed_state(fed)
     if pushed is None or pushed.newest == NEVER:
         return state
     span = state.begun.get("log") if state.begun is not None else None
@@ -138,7 +138,7 @@ class Feed:
             states = self.store.get([key for one in fed for key in (one.meta, one.pushed)])
             for number, one in enumerate(fed):
                 meta, pushed = states[2 * number], states[2 * number + 1]
-                run, state = _run_state(meta), fed_state(pushed)
+                run, state = view_state(meta), fed_state(pushed)
                 if not self._takes_rows(run, meta, state):
                     continue
                 state = state or FedState(alone=meta is None)
@@ -171,13 +171,13 @@ class Feed:
         positions = []
         for meta, pushed in zip(found, found):
             state = fed_state(pushed)
-            if self._takes_rows(_run_state(meta), meta, state):
+            if self._takes_rows(view_state(meta), meta, state):
                 positions.append(state.position if state else START)
         return min(positions, default=None)
 
     def filled_until(self) -> int | None:
         """The latest instant up to which runs have filled a group; None when none has."""
-        runs = map(_run_state, self.store.get([meta_key(target.space) for target in self.targets]))
+        runs = map(view_state, self.store.get([meta_key(target.space) for target in self.targets]))
         return max((run.watermark for run in runs if run.watermark is not None), default=None)
 
     def has_filled(self, groups: Iterable[Group]) -> bool:
@@ -227,10 +227,6 @@ def groups_of(records: Iterator[Pushed], most_rows: int) -> Iterator[list[Pushed
         count += record.rows.num_rows
     if group:
         yield group
-
-
-def _run_state(stored: bytes | None) -> ViewState:
-    return ViewState(**json.loads(stored)) if stored else ViewState()
 
 
 def _batched(run: ViewState) -> int | None:

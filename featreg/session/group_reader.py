@@ -1,6 +1,5 @@
 """Read keys of one column group: their records swept to the cutoff by the program of the backfill."""
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +10,7 @@ from featreg.compile.program import build_program
 from featreg.errors import RefusedError
 from featreg.instants import format_instant
 from featreg.plan.groups import Group, group_view
-from featreg.plan.online import ViewState
+from featreg.plan.online import ViewState, view_state
 from featreg.session.feed import served_state
 from featreg.session.keys import key_prefix, meta_key, pushed_key
 from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Answer, Vector, python_values
@@ -61,7 +60,7 @@ class GroupReader:
     @property
     def batched(self) -> int | None:
         """Up to where runs had filled the group when it was read last."""
-        return ViewState(**json.loads(self._run)).watermark if self._run else None
+        return view_state(self._run).watermark
 
     def state(self, run: bytes | None, fed: bytes | None) -> ViewState:
         """What the store knows of the group, from its two records."""

@@ -5,7 +5,6 @@ killed is finished by the next, which passes over the keys that were written.  E
 write expects the record of its run: of two processes that meet, one is told to look again.
 """
 
-import json
 import os
 import time
 import uuid
@@ -21,9 +20,9 @@ from featreg.compile.program import build_program
 from featreg.define import EventSource
 from featreg.engines.duckdb import DuckDB
 from featreg.errors import RefusedError, RejectedRowsError
-from featreg.instants import format_instant
+from featreg.instants import NEVER, format_instant
 from featreg.plan.groups import group_view, space_of, whole
-from featreg.plan.online import ViewState, check_files, plan_run
+from featreg.plan.online import ViewState, check_files, plan_run, stored_state, view_state
 from featreg.registry.push_log import START, Position
 from featreg.session.feed import fed_state, stored_fed
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
@@ -57,18 +56,6 @@ class Receipt:
     bytes: int
     note: str = ""
     examples: tuple[str, ...] = ()
-
-
-def read_state(store: Store, space: str) -> ViewState:
-    return _state(store.get([meta_key(space)])[0])
-
-
-def _state(stored: bytes | None) -> ViewState:
-    return ViewState(**json.loads(stored)) if stored else ViewState()
-
-
-def _stored(state: ViewState) -> bytes:
-    return json.dumps(vars(state), sort_keys=True).encode()
 
 
 def materialize(
@@ -136,7 +123,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
     space = space_of(view)
     meta, pushed = meta_key(space), pushed_key(space)
     found, found_fed = store.get([meta, pushed])
-    state, note = _state(found), ""
+    state, note = view_state(found), ""
     if state.begun == _CLEARING:
         clear_space(store, space)
         found, found_fed, state = None, None, ViewState()
@@ -160,7 +147,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         if state.watermark is not None and asked <= state.watermark and not part.is_new:
             note = f"nothing to do: the store is at {format_instant(state.watermark)}, and a store never rewinds"
             return Receipt(view.name, 0, 0, 0, 0, state.watermark, time.perf_counter() - began, 0, note)
-        s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else -(1 << 62))
+        s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else NEVER)
         run, run_files = state.run + 1, files
     program, source = build_program(view), view.scan.source
     known_rows = part.beside(finder.of_files(source.name, known), part.known)
@@ -178,7 +165,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         mark = found
     else:
         begun = {"run": run, "to": to, "s": s, "files": run_files, "log": part.span, "name": uuid.uuid4().hex}
-        mark = _stored(replace(state, begun=begun))
+        mark = stored_state(replace(state, begun=begun))
         puts, expect = [(meta, mark)], {meta: found}
         if view.cadence.is_realtime and part.is_new:  # what this run reads of the log, no push brings
             puts.append((pushed, stored_fed(at_begin(fed, part))))
@@ -195,7 +182,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
                 firsts = np.append(0, key_borders(batch, len(view.scan.keys))) if batch.num_rows else np.zeros(0, int)
                 writer.clear(writer.names(batch, firsts))
     log = None if view.cadence.is_realtime or part.to == START else [part.to.segment, part.to.end]
-    store.write([(meta, _stored(ViewState(run, to, s, run_files, state.rejected + rejected, log=log)))], expect={meta: mark})
+    store.write([(meta, stored_state(ViewState(run, to, s, run_files, state.rejected + rejected, log=log)))], expect={meta: mark})
     return Receipt(
         view.name, writer.rows, writer.keys, writer.late_rows, rejected, to, time.perf_counter() - began, writer.bytes, note,
         examples,
@@ -204,7 +191,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
 
 def clear_space(store: Store, space: str) -> None:
     """Forget the view.  It is marked first, so that the next run finishes what a kill leaves of this."""
-    meta, prefix, mark = meta_key(space), key_prefix(space), _stored(ViewState(begun=_CLEARING))
+    meta, prefix, mark = meta_key(space), key_prefix(space), stored_state(ViewState(begun=_CLEARING))
     store.write([(meta, mark)])
     while page := store.scan(prefix, limit=KEYS_A_WRITE):
         store.write([], [key for key, _ in page], expect={meta: mark})

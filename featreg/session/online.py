@@ -1,7 +1,7 @@
 """Read vectors from the online store: each view from the column groups that answer it, all of a set as of one instant of the store."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from featreg.compile import Compiled, CompiledSet, CompiledView, Lookup
 from featreg.compile.program import build_program
 from featreg.errors import DataError, did_you_mean
+from featreg.instants import earliest
 from featreg.plan.online import ViewState
 from featreg.session.group_reader import GroupReader
 from featreg.session.key_parts import KeyParts, KeyShape
@@ -267,7 +268,7 @@ class LookupReader:
             its_answers, its_columns = group.read(stored[2 * i], stored[2 * i + 1], words, starts[i * span : (i + 1) * span + 1], as_of)
             by_id |= its_answers
             found |= its_columns
-        self.cutoff, self.watermark = _least(group.cutoff for group in self.groups), _least(group.watermark for group in self.groups)
+        self.cutoff, self.watermark = earliest(group.cutoff for group in self.groups), earliest(group.watermark for group in self.groups)
         answers = {name: by_id[one] for name, one in self.aggregates.items()}
         if columns is not None or self.derivation is not None:
             of_view = {name: found[one] for name, one in self.aggregates.items()}
@@ -279,9 +280,3 @@ class LookupReader:
             if columns is not None:
                 columns |= {name: of_view[feature] for feature, name in self.lookup.features}
         return {name: answers[feature] for feature, name in self.lookup.features}
-
-
-def _least(instants: Iterable[int | None]) -> int | None:
-    """The earliest; None when one is not known."""
-    known = list(instants)
-    return None if None in known else min(known, default=None)  # type: ignore[type-var]

@@ -21,7 +21,7 @@ from featreg.define import EventSource
 from featreg.define.source import LOG
 from featreg.engines.duckdb import Warm
 from featreg.errors import RefusedError, StoreError, UsageError, did_you_mean
-from featreg.instants import format_instant
+from featreg.instants import NEVER, format_instant
 from featreg.plan.relation import ARRIVED
 from featreg.plan.scan_sql import visible_sql
 from featreg.registry.events import EventPlane
@@ -29,7 +29,7 @@ from featreg.registry.push_log import START, Pushed, PushLog
 from featreg.session.contract import Checked, Checker, Rejected, given_rows, rows_id
 from featreg.session.feed import Feed, groups_of, targets_of
 from featreg.session.keys import STAMP_KEY
-from featreg.session.push_ids import NEVER, Known, PushIds
+from featreg.session.push_ids import Known, PushIds
 from featreg.session.serving import groups_to_fill, read_serving, serve_newest, set_filled
 from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store

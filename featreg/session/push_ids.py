@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from featreg.errors import RefusedError
-from featreg.instants import format_duration, format_instant
+from featreg.instants import NEVER, format_duration, format_instant
 from featreg.registry.push_log import START, Position, Pushed
 from featreg.stores.contract import Store
 
-NEVER = -(1 << 62)
 _Put = tuple[bytes, bytes]
 
 

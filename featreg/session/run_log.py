@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 from featreg.compile import CompiledView
 from featreg.define.source import UNTIL_BATCH
+from featreg.instants import NEVER
 from featreg.plan.relation import Relation
 from featreg.registry.push_log import START, Position, PushLog
-from featreg.session.feed import NEVER, FedState
+from featreg.session.feed import FedState
 from featreg.session.profile import Profile
 from featreg.session.sources import SourceFinder
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featreg.errors import StoreError
+from featreg.instants import earliest
 from featreg.session.cells import row_to_json
 from featreg.session.feed import fed_state
 from featreg.session.vectors import Vector
@@ -69,6 +70,5 @@ class ServeLog:
 def _held(lookup: Any) -> dict[str, Any]:
     """What the groups of a view had when they were read last: the least of them.  log: the position in the push log; batch: by runs."""
     fed = [fed_state(group.fed) for group in lookup.groups]
-    marks = [group.batched for group in lookup.groups]
     log = min(([one.segment, one.end] for one in fed if one is not None), default=None)
-    return {"log": None if None in fed else log, "batched": None if None in marks else min(marks, default=None)}
+    return {"log": None if None in fed else log, "batched": earliest(group.batched for group in lookup.groups)}

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from featreg.canonical import bytes_id
 from featreg.compile import Compiled, CompiledFeature, CompiledView
+from featreg.instants import earliest
 from featreg.plan.groups import Group, computes, plan_groups, space_of, whole
+from featreg.plan.online import view_state
 from featreg.session.keys import SERVED_KEY, STAMP_KEY, meta_key
 from featreg.stores.contract import Store, StoreConflict
 
@@ -98,8 +100,7 @@ def newest_filled(registry: "Registry", serving: Serving) -> dict[str, int]:
 def watermark_of(store: Store, view: CompiledView) -> int | None:
     """Up to where all groups of a view are complete; None when one is not filled."""
     stored = store.get([meta_key(group.space) for group in groups_of(read_serving(store)[1], view)])
-    marks = [json.loads(one)["watermark"] for one in stored if one]
-    return None if None in marks or len(marks) < len(stored) else min(marks, default=None)
+    return earliest(view_state(one).watermark for one in stored)
 
 
 def groups_of(serving: Serving, view: CompiledView) -> tuple[Group, ...]:

@@ -60,7 +60,6 @@ class Spark:
 
     def __init__(self, settings: Mapping[str, object], state: Path, duckdb: DuckDB, session: "SparkSession | None" = None):
         self.state, self.duckdb = state, duckdb
-        self._started = session is None
         self.session = _start(settings, state) if session is None else session
         self.name = f"spark-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.scratch = f"{settings.get('scratch', state / 'tmp')}/{self.name}"

@@ -238,11 +238,7 @@ class Service:
             case ["", "openapi.json"]:
                 _only(request, "openapi", "GET", "HEAD")
                 return self._describe(self._holder(request))
-        raise HttpError(
-            404,
-            "route",
-            _PATHS,
-        )
+        raise HttpError(404, "route", _PATHS)
 
     async def _read(self, request: Request, name: str) -> Answer:
         holder = self._holder(request)
@@ -403,9 +399,7 @@ def _json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise HttpError(
-            400, "json", f'the body is no JSON: {_place(error)}.\n  NaN and infinity are the texts "NaN", "Infinity" and "-Infinity".'
-        ) from None
+        raise HttpError(400, "json", f"the body is no JSON: {_place(error)}.\n  {_NO_JSON}") from None
 
 
 def _place(error: orjson.JSONDecodeError) -> str:

@@ -13,6 +13,7 @@ from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.instants import parse_instant
 from featreg.serve.settings import ServeSettings
 from featreg.serve.wire import Convert, instant_text, row_reader, types_of, writer
+from featreg.session.answer import STATUSES
 from featreg.session.profile import Profile
 from featreg.session.registry import Registry
 from featreg.vocabulary import DataType
@@ -182,8 +183,7 @@ def _document(wording: Wording, vector: "Vector", statuses: dict[str, int]) -> d
         value = values[name]
         if value is not None:
             values[name] = write(value)
-    found = set(vector.status.values())
-    worst = next((one for one in ("missing", "error", "stale", "empty") if one in found), "ok")
+    worst = min(set(vector.status.values()), key=STATUSES.index, default="ok")
     statuses[worst] = statuses.get(worst, 0) + 1
     return {
         "values": values,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+STATUSES = ("missing", "error", "stale", "empty", "ok")  # of several, the first
+
 
 @dataclass(slots=True)
 class Vector:

@@ -21,6 +21,7 @@ from featreg.errors import DataError, UsageError
 from featreg.instants import parse_instant
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import VERDICT, VISIBLE, check_sql
+from featreg.session.tables import table_of_frame
 from featreg.sweep.words import arrow_type, valid_of
 from featreg.vocabulary import DataType
 
@@ -75,18 +76,11 @@ def given_rows(rows: Any, source: EventSource, loose: bool = False) -> Given:
         rows = [rows]
     if isinstance(rows, (list, tuple)) and all(isinstance(row, Mapping) for row in rows):
         return _given_dicts(rows, source)
-    if isinstance(rows, pa.RecordBatch):
-        table = pa.Table.from_batches([rows])
-    elif isinstance(rows, pa.Table):
-        table = rows
-    elif type(rows).__module__.split(".")[0] == "pandas":
-        try:
-            table = pa.Table.from_pandas(rows, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(f"the rows pushed to '{source.name}' are no table: {error}.") from None
-    elif hasattr(rows, "__arrow_c_stream__"):
-        table = pa.table(rows)
-    else:
+    try:
+        table = table_of_frame(rows)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"the rows pushed to '{source.name}' are no table: {error}.") from None
+    if table is None:
         raise UsageError(f"push takes an Arrow table, a pandas or Polars frame, or dicts, and not a {type(rows).__name__}.")
     return _only_text(table, source, loose)
 

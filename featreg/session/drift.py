@@ -17,13 +17,6 @@ from featreg.snapshots.scheme import Scheme
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a comparison: its files by partition, path -> (SHA-256, where it can be read); nowhere for one that is gone."""
-
-    partitions: Mapping[str, Mapping[str, tuple[str, Path]]]
-
-
-@dataclass(frozen=True)
 class RowChange:
     """Rows of a partition that one side has and the other has not.
 
@@ -49,13 +42,13 @@ class RowChange:
         return self.plus == self.minus == 0
 
 
-def side_of(files: Mapping[str, tuple[str, Path]], scheme: Scheme | None) -> Side:
+def by_partition(files: Mapping[str, tuple[str, Path]], scheme: Scheme | None) -> dict[str, dict[str, tuple[str, Path]]]:
     """Files (path -> SHA-256 and place) put together as the location says."""
     partitions: dict[str, dict[str, tuple[str, Path]]] = {}
     for shown, file in files.items():
         slot = None if scheme is None else scheme.slot_of(shown)
         partitions.setdefault(shown if slot is None else slot.name, {})[shown] = file
-    return Side(partitions)
+    return partitions
 
 
 def whole_columns(snapshot: Snapshot) -> tuple[Column, ...]:
@@ -110,7 +103,7 @@ def drift(
     a difference too.  Files of equal bytes are not read; of the others those are read whose partition may be needed.
     """
     before = {one.name: one for one in snapshot.partitions(scheme)}
-    after = side_of(live, scheme).partitions
+    after = by_partition(live, scheme)
     differing = [name for name in dict.fromkeys([*before, *after]) if _hashes(before.get(name)) != _now(after.get(name, {}))]
     if not differing:
         return Coverage()

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,11 @@ def write_training_set(table: pa.Table, manifest: Mapping[str, Any], path: Path)
         raise UsageError(f"{path}: a training set is written as .parquet or .csv.")
     if path.suffix == ".csv" and any(pa.types.is_nested(field.type) for field in table.schema):
         raise UsageError(f"{path}: a list or map has no place in CSV. Write .parquet.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _whole(path, manifest) as part:
         if path.suffix == ".parquet":
             pyarrow.parquet.write_table(table, part)
         else:
             pyarrow.csv.write_csv(table, part)
-        _write_manifest(manifest, path)
-        os.replace(part, path)
-    except OSError as error:
-        raise DataError(f"{path} could not be written: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
@@ -40,19 +33,25 @@ def write_blocks(schema: pa.Schema, blocks: Iterator[pa.Table], manifest: Mappin
     """As `write_training_set`, of rows that come block by block; one block is in memory (of CSV all are)."""
     if path.suffix == ".csv":
         return write_training_set(pa.concat_tables([schema.empty_table(), *blocks]), manifest, path)
+    with _whole(path, manifest) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
+        for block in blocks:
+            writer.write_table(block)
+    return path
+
+
+@contextmanager
+def _whole(path: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
+    """A place beside `path` to write to, which takes its name when that is done, the manifest before it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with pyarrow.parquet.ParquetWriter(part, schema) as writer:
-            for block in blocks:
-                writer.write_table(block)
+        yield part
         _write_manifest(manifest, path)
         os.replace(part, path)
     except OSError as error:
         raise DataError(f"{path} could not be written: {error.strerror}.") from error
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def write_parts(

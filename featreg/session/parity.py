@@ -15,10 +15,9 @@ from featreg.instants import format_instant
 from featreg.plan.online import ViewState
 from featreg.session.keys import HEAD_RECORD
 from featreg.session.sources import SourceFinder
-from featreg.session.tables import key_type
+from featreg.session.tables import spine_of_rows
 from featreg.session.training_set import check_spine, fill
 from featreg.stores.codec import key_decoder
-from featreg.sweep.words import arrow_type
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -96,7 +95,7 @@ def compare(
         return Parity(name, as_of, 0, 0, 0, 0, {}, {}, ())
     vectors = reader.read(name, rows, as_of)
     assert isinstance(vectors, list)
-    spine = _spine(rows, compiled, registry, as_of)
+    spine = spine_of_rows(compiled, registry.applied().compiled.views, rows, [as_of] * len(rows), _AT)
     offline = registry.training_set(name, spine, time=_AT, known_at=watermark, progress=progress).to_arrow()
     found = _differences(compiled, rows, vectors, offline)
     if found:
@@ -229,14 +228,3 @@ def _request_value(kind: str, dice: random.Random) -> Any:
         case "BOOLEAN":
             return dice.random() < 0.5
     return None
-
-
-def _spine(rows: list[dict[str, Any]], compiled: CompiledSet, registry: "Registry", as_of: int) -> pa.Table:
-    views = registry.applied().compiled.views
-    types = {column: kind for lookup in compiled.lookups for column, (_, kind) in zip(lookup.spine_columns, views[lookup.view].key)}
-    columns = {}
-    for column, kind in types.items():
-        wanted = arrow_type(kind) if kind.name == "TIMESTAMP" else key_type(kind)
-        columns[column] = pa.array([row[column] for row in rows], wanted)
-    columns |= {column: pa.array([row[column] for row in rows], arrow_type(kind)) for column, kind in compiled.request}
-    return pa.table(columns | {_AT: pa.array([as_of] * len(rows), pa.timestamp("us", tz="UTC"))})

@@ -28,7 +28,7 @@ from featreg.session.order import in_order
 from featreg.session.pushed_rows import rows_of
 from featreg.session.serve_log import SERVED
 from featreg.session.sources import SourceFinder
-from featreg.session.tables import key_type, request_column
+from featreg.session.tables import request_column, spine_of_rows
 from featreg.session.training_set import Spine, as_column, check_spine, fill, look_up
 from featreg.session.vectors import MISSING as MISSING_STATUS
 from featreg.sweep.finish import Column, derive_columns
@@ -188,19 +188,7 @@ def _filled(registry: "Registry", feature_set: CompiledSet, views: Mapping[str, 
 
 def _spine(feature_set: CompiledSet, compiled: Compiled, events: Sequence[Event]) -> pa.Table:
     rows = [row_from_json(event.body["row"]) for event in events]
-    types = _key_types(feature_set, compiled.views)
-    columns = {
-        column: pa.array([row[column] for row in rows], arrow_type(kind) if kind.name == "TIMESTAMP" else key_type(kind))
-        for column, kind in types.items()
-    }
-    columns |= {column: pa.array([row[column] for row in rows], arrow_type(kind)) for column, kind in feature_set.request}
-    return pa.table(columns | {_AS_OF: pa.array([event.body["as_of"] for event in events], pa.timestamp("us", tz="UTC"))})
-
-
-def _key_types(feature_set: CompiledSet, views: Mapping[str, CompiledView]) -> dict[str, DataType]:
-    return {
-        column: kind for lookup in feature_set.lookups for column, (_, kind) in zip(lookup.spine_columns, views[lookup.view].key)
-    }
+    return spine_of_rows(feature_set, compiled.views, rows, [event.body["as_of"] for event in events], _AS_OF)
 
 
 def _from_what_was(
@@ -263,7 +251,7 @@ def _histories(
 
     kinds, key_columns = [kind for _, kind in view.scan.keys], [column for column, _ in view.scan.keys]
     keys = {
-        f"k{i}": pa.array([row[column] for row in rows], arrow_type(kind) if kind.name == "TIMESTAMP" else key_type(kind))
+        f"k{i}": pa.array([row[column] for row in rows], arrow_type(kind))
         for i, (column, kind) in enumerate(zip(lookup.spine_columns, kinds))
     }
     batched = [_ALL if not of_view else -_ALL if one["batched"] is None else one["batched"] for one in held]

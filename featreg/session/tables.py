@@ -1,6 +1,6 @@
 """Take rows from callers in any form that people have them, and check them before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featreg.compile import CompiledSet, CompiledView
 from featreg.engines.duckdb import DuckDB, reader_of
 from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.sweep.words import arrow_type
@@ -24,20 +25,28 @@ def read_table(rows: Any, engine: DuckDB, root: Path, what: str) -> pa.Table:
     """
     if isinstance(rows, (str, Path)):
         return _from_text(rows, engine, root, what)
+    if isinstance(rows, (list, tuple)) and all(isinstance(row, Mapping) for row in rows):
+        return pa.Table.from_pylist(list(rows))
+    table = table_of_frame(rows)
+    if table is None:
+        raise UsageError(
+            f"{what} is a {type(rows).__name__}. Give an Arrow table, a pandas or Polars frame, a path, a query, or a list of dicts."
+        )
+    return table
+
+
+def table_of_frame(rows: Any) -> pa.Table | None:
+    """An Arrow, pandas or Polars table as an Arrow one, with texts as kernels take them; None for anything else."""
     if isinstance(rows, pa.Table):
         return rows
     if isinstance(rows, pa.RecordBatch):
         return pa.Table.from_batches([rows])
-    if isinstance(rows, (list, tuple)) and all(isinstance(row, Mapping) for row in rows):
-        return pa.Table.from_pylist(list(rows))
     if type(rows).__module__.split(".")[0] == "pandas":
         return pa.Table.from_pandas(rows, preserve_index=False)
     if hasattr(rows, "__arrow_c_stream__"):
         table = pa.table(rows)
         return table.cast(pa.schema([_plain_field(field) for field in table.schema]))
-    raise UsageError(
-        f"{what} is a {type(rows).__name__}. Give an Arrow table, a pandas or Polars frame, a path, a query, or a list of dicts."
-    )
+    return None
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
@@ -128,6 +137,16 @@ def key_column(table: pa.Table, name: str, kind: DataType, what: str) -> pa.Chun
 def key_type(kind: DataType) -> pa.DataType:
     """How key parts travel to the engine: instants as microseconds, all else as it is."""
     return pa.int64() if kind.name == "TIMESTAMP" else arrow_type(kind)
+
+
+def spine_of_rows(
+    compiled: CompiledSet, views: Mapping[str, CompiledView], rows: Sequence[Mapping[str, Any]], as_of: Sequence[int], time: str
+) -> pa.Table:
+    """Rows as an online read takes them, keys and request columns, as a spine with its instants (UTC microseconds) called `time`."""
+    types = {column: kind for lookup in compiled.lookups for column, (_, kind) in zip(lookup.spine_columns, views[lookup.view].key)}
+    types |= dict(compiled.request)
+    columns = {column: pa.array([row[column] for row in rows], arrow_type(kind)) for column, kind in types.items()}
+    return pa.table(columns | {time: pa.array(as_of, pa.timestamp("us", tz="UTC"))})
 
 
 def instants_or_null(column: pa.ChunkedArray, name: str, what: str) -> pa.Array:

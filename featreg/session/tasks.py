@@ -32,16 +32,7 @@ STAGED = "number long, file string, start long, count long, low long, high long,
 SORTED = "part long, seq long, rejected long, rows binary"
 FILE, START = "featreg_file", "featreg_start"  # hidden columns of a spine that is read from files
 
-
-_TYPES = {
-    "long": pa.int64(),
-    "int": pa.int32(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "string": pa.string(),
-    "binary": pa.binary(),
-}
-_NAMES = {kind: name for name, kind in _TYPES.items()}
+_TYPES = {"long": pa.int64(), "int": pa.int32(), "string": pa.string(), "binary": pa.binary()}
 
 
 def _one_row(ddl: str, *values: object) -> pa.RecordBatch:

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, OVERFLOW
+from featreg.session.answer import STATUSES
 from featreg.session.answer import Vector as Vector
 from featreg.sweep.finish import Column
 from featreg.sweep.words import to_arrow
 from featreg.vocabulary import DataType
 
-STATUSES = ("missing", "error", "stale", "empty", "ok")  # of several, the first
 MISSING, ERROR, STALE, EMPTY, OK = STATUSES
 Answer = tuple[list[Any], list[str]]  # values and status, by row
 

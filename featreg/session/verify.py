@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from featreg.canonical import file_id
 from featreg.define import EventSource
 from featreg.errors import DataError
-from featreg.session.drift import drift, row_changes, side_of, whole_columns
+from featreg.session.drift import by_partition, drift, row_changes, whole_columns
 from featreg.session.measure import Found, Group, groups_of, measure
 from featreg.session.snapshots import objects_of, placed_files, read_snapshot, scheme_of, source_of
 from featreg.session.source_files import files_at, location_of
@@ -102,7 +102,7 @@ def compare_snapshots(registry: "Registry", before: str, after: str | None = Non
     if new.source != old.source:
         raise DataError(f"{before} is of source '{old.source}' and {after} of '{new.source}'; snapshots of one source are compared.")
     columns = _shared(whole_columns(old), whole_columns(new))
-    sides = [side_of({file.path: (file.sha256, there[file.path]) for file in one.files}, scheme_of(source)).partitions
+    sides = [by_partition({file.path: (file.sha256, there[file.path]) for file in one.files}, scheme_of(source))
              for one, there in ((old, places), (new, new_places))]  # fmt: skip
     changed, rewritten = _partitions(registry, source, (old, new), sides, columns)
     return Difference(source.name, old.id, None if after is None else new.id, _schema(old, new), tuple(changed), tuple(rewritten))

@@ -35,13 +35,10 @@ class File:
     last: int | None = None
 
 
-@dataclass(frozen=True)
-class Partition:
-    """Files that the location puts together: by the source's scheme, else each file by itself.  slot: its stretch of time, of a scheme."""
+class _Together:
+    """What files come to together."""
 
-    name: str
     files: tuple[File, ...]
-    slot: Slot | None = None
 
     @cached_property
     def numbers(self) -> Numbers:
@@ -57,7 +54,16 @@ class Partition:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Partition(_Together):
+    """Files that the location puts together: by the source's scheme, else each file by itself.  slot: its stretch of time, of a scheme."""
+
+    name: str
+    files: tuple[File, ...]
+    slot: Slot | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot(_Together):
     """A source's data at one moment.
 
     files: sorted by path · forms: the different schemas of the files, (column, type) each · shape: `name:family` of all columns ·
@@ -70,10 +76,6 @@ class Snapshot:
     shape: str
     reading: Mapping[str, Any] = field(default_factory=dict)
     pin: Mapping[str, Any] | None = None
-
-    @cached_property
-    def numbers(self) -> Numbers:
-        return summed(file.numbers for file in self.files)
 
     @cached_property
     def manifest_id(self) -> str:
@@ -95,14 +97,6 @@ class Snapshot:
 
     def partitions(self, scheme: Scheme | None) -> tuple[Partition, ...]:
         return partitions_of(self.files, scheme)
-
-    @property
-    def first(self) -> int | None:
-        return min((file.first for file in self.files if file.first is not None), default=None)
-
-    @property
-    def last(self) -> int | None:
-        return max((file.last for file in self.files if file.last is not None), default=None)
 
 
 def manifest_id(files: Iterable[tuple[str, int, str]]) -> str:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from numba import njit
 
 from featreg.algebra.flags import INTERNAL
-from featreg.algebra.pools import compare_text
+from featreg.algebra.pools import is_same_text
 from featreg.algebra.tally import hash_text, hash_word
 from featreg.sweep.words import WordWriter, is_text
 from featreg.vocabulary import DataType
@@ -76,7 +76,7 @@ def _hash_key(words, row, texts, pool):
 def _is_key(words, row, pool, key_words, key, key_pool, texts):
     for part in range(texts.shape[0]):
         a, b = words[part, row], key_words[part, key]
-        if a != b if not texts[part] else compare_text(pool, a, key_pool, b) != 0:
+        if a != b if not texts[part] else not is_same_text(pool, a, key_pool, b):
             return False
     return True
 

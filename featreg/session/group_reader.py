@@ -97,10 +97,8 @@ class GroupReader:
                 values[name] = self._values(results, place)[0]
             status[name] = ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
 
-    def read(
-        self, run: bytes, fed: bytes, words: np.ndarray, starts: np.ndarray, as_of: int
-    ) -> tuple[dict[str, Answer], dict[str, Column]]:
-        """Answers by definition id for each of m rows, and the same as columns.
+    def read(self, run: bytes, fed: bytes, words: np.ndarray, starts: np.ndarray, as_of: int) -> dict[str, Answer]:
+        """Answers by definition id for each of m rows; `columns` has the same as columns.
 
         starts [2 m + 1]: where in `words` the states of all rows begin, then their heads.
         """
@@ -118,7 +116,7 @@ class GroupReader:
         results = self.sweeper.read_keys(words, states, heads, cutoff)
         if missing:
             results.valid[:] = 0
-        return self._answers(results, rows, MISSING if missing else STALE if stale else None), self._columns(results)
+        return self._answers(results, rows, MISSING if missing else STALE if stale else None)
 
     def _answers(self, results: Results, rows: int, said: str | None) -> dict[str, Answer]:
         """Values and status by id; `said`: a status that comes before empty and ok."""
@@ -145,10 +143,11 @@ class GroupReader:
         column, sweeper = self.program.columns[place], self.sweeper
         return python_values(results.words[place], results.valid[place], column.type, sweeper.out_heap, sweeper.out_text)
 
-    def _columns(self, results: Results) -> dict[str, Column]:
-        """Results by id; they are overwritten by the next read."""
+    def columns(self) -> dict[str, Column]:
+        """What was read last, by id, for what is derived from it."""
+        sweeper, results = self.sweeper, self.sweeper.results
         return {
-            one: Column(results.words[i], results.valid[i], self.program.columns[i].type, self.sweeper.out_heap, self.sweeper.out_text)
+            one: Column(results.words[i], results.valid[i], self.program.columns[i].type, sweeper.out_heap, sweeper.out_text)
             for i, one, _, _ in self.order
         }
 

@@ -22,7 +22,7 @@ from featreg.sweep.head import head_runs
 from featreg.sweep.kept import KeptSweeper, head_bytes, joined, newest_s, rows_together, take_rows
 from featreg.sweep.stream import Layout, Tally, chunks, first_border, key_borders
 
-FOLD_ROWS = 32  # a read folds so many rows in a few microseconds; a write of the tiles is spread over so many rows
+FOLD_ROWS = 8  # a read folds so many rows in a few microseconds; a write of the tiles is spread over so many rows
 KEYS_A_WRITE = 2048
 _FEW_KEYS = 64
 _SLOW = 0.06  # seconds of a write from which the next one is made smaller

@@ -263,14 +263,12 @@ class LookupReader:
         """
         span = (len(starts) - 1) // max(1, len(self.groups))
         by_id: dict[str, Answer] = {}
-        found: dict[str, Column] = {}
         for i, group in enumerate(self.groups):
-            its_answers, its_columns = group.read(stored[2 * i], stored[2 * i + 1], words, starts[i * span : (i + 1) * span + 1], as_of)
-            by_id |= its_answers
-            found |= its_columns
+            by_id |= group.read(stored[2 * i], stored[2 * i + 1], words, starts[i * span : (i + 1) * span + 1], as_of)
         self.cutoff, self.watermark = earliest(group.cutoff for group in self.groups), earliest(group.watermark for group in self.groups)
         answers = {name: by_id[one] for name, one in self.aggregates.items()}
         if columns is not None or self.derivation is not None:
+            found = {one: column for group in self.groups for one, column in group.columns().items()}
             of_view = {name: found[one] for name, one in self.aggregates.items()}
             if self.derivation is not None:
                 rows = span >> 1

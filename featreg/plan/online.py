@@ -17,8 +17,9 @@ class ViewState:
 
     watermark: complete up to here.  s: reads before it are refused.  files: path -> [bytes, mtime, sha256, ctime].
     rejected: rows of those files that were.
-    begun: {"run", "to", "s", "files", "log"} of a run that has not ended, None when all have.
+    begun: {"run", "to", "s", "files", "log", "covered"} of a run that has not ended, None when all have.
     log: [segment, end] up to which runs have read the push log; a REALTIME view has that beside it (session/feed.py).
+    covered: up to where files have taken the place of pushed rows, for a source that is streamed until they do.
     """
 
     run: int = 0
@@ -28,6 +29,12 @@ class ViewState:
     rejected: int = 0
     begun: Mapping | None = None
     log: list | None = None
+    covered: int | None = None
+
+    @property
+    def batched(self) -> int | None:
+        """Up to where the rows of files are the view's, whatever was pushed."""
+        return self.watermark if self.covered is None else self.covered
 
 
 def view_state(stored: bytes | None) -> ViewState:

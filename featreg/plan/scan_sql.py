@@ -208,10 +208,8 @@ def _part(
     bounds = []
     if earliest is not None:
         bounds.append(f"({event} >= {_instant(earliest)} OR {event} IS NULL OR NOT isfinite({event}))")
-    if since is not None:  # plain comparisons, by which the engine leaves out whole row groups
-        available = arrived or (place[source.available_column] if source.available_column is not None else None)
-        later = f" OR {available} >= {_instant(since)}" if available else ""
-        bounds.append(f"({event} >= {_instant(since - source.delay_micros)}{later})")
+    if since is not None:
+        bounds.append(_not_before(source, place, arrived, since))
     if before is not None:
         there.append(f"{visible} < {before}")
     if (first := _most(since, relation.since)) is not None:
@@ -237,13 +235,14 @@ def _part(
     return sql, examples
 
 
-def visible_sql(source: EventSource, relation: Relation) -> str:
-    """The visible instants `v` of the rows of a relation, whether they fit their contract or not."""
+def visible_sql(source: EventSource, relation: Relation, since: int | None = None) -> str:
+    """The visible instants `v` of the rows of a relation, whether they fit their contract or not.  since: of those from it on."""
     read, place = read_columns(source, relation), {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
     arrived = _arrived(source, relation)
     columns = read_list(source, read) + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
     visible = _visible(source, place, place[source.event_time], arrived)
-    return f"SELECT {visible} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text})"
+    bounded = "" if since is None else f" WHERE {_not_before(source, place, arrived, since)} AND {visible} >= {since}"
+    return f"SELECT {visible} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text}){bounded}"
 
 
 def held_sql(source: EventSource, relation: Relation, keys: Sequence[str], had: str, since: str | None, before: str | None) -> str:
@@ -363,6 +362,13 @@ def _micros(column: str, data_type: DataType) -> str:
 def _arrived(source: EventSource, relation: Relation) -> str | None:
     """The column that says when a pushed row arrived, in rows of a push log whose source goes by that."""
     return "arrived" if source.arrives and any(name == ARRIVED for name, _ in relation.columns) else None
+
+
+def _not_before(source: EventSource, place: Mapping[str, str], arrived: str | None, since: int) -> str:
+    """Holds for every row visible from `since` on: in plain comparisons, by which the engine leaves out whole row groups."""
+    available = arrived or (place[source.available_column] if source.available_column is not None else None)
+    later = f" OR {available} >= {_instant(since)}" if available else ""
+    return f"({place[source.event_time]} >= {_instant(since - source.delay_micros)}{later})"
 
 
 def _visible_is_apart(source: EventSource) -> bool:

@@ -231,8 +231,8 @@ def groups_of(records: Iterator[Pushed], most_rows: int) -> Iterator[list[Pushed
 
 def _batched(run: ViewState) -> int | None:
     """Up to where files take over: pushed rows visible before it count no more."""
-    covered = [to for to in (run.watermark, run.begun["to"] if run.begun is not None else None) if to is not None]
-    return max(covered, default=None)
+    begun = None if run.begun is None else run.begun.get("covered", run.begun["to"])
+    return max((until for until in (run.batched, begun) if until is not None), default=None)
 
 
 def _since(names: list[bytes], chunk: Chunk, since: int | None) -> tuple[list[bytes], Chunk]:

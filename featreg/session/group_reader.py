@@ -60,7 +60,7 @@ class GroupReader:
     @property
     def batched(self) -> int | None:
         """Up to where runs had filled the group when it was read last."""
-        return view_state(self._run).watermark
+        return view_state(self._run).batched
 
     def state(self, run: bytes | None, fed: bytes | None) -> ViewState:
         """What the store knows of the group, from its two records."""

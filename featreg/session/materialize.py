@@ -28,7 +28,7 @@ from featreg.session.feed import fed_state, stored_fed
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
 from featreg.session.keys import key_prefix, meta_key, pushed_key
 from featreg.session.profile import Profile
-from featreg.session.run_log import NO_LOG, at_begin, covered_rows, plan_log
+from featreg.session.run_log import at_begin, covered_rows, files_cover, gives_way, left_beside, plan_log
 from featreg.session.run_rows import Run, Sort, sorted_by_duckdb
 from featreg.session.serving import groups_to_fill, read_serving, set_filled
 from featreg.session.sources import SourceFinder
@@ -139,15 +139,20 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         known, new = check_files(view, state.files or {}, {path: files[path] for path in files if path in state.begun["files"]})
         check_files(view, state.begun["files"], files)
         run_files = dict(state.begun["files"])
-        part = plan_log(finder, profile, view, has_log, state.watermark, to, state.begun.get("log") or NO_LOG)
+        covered = state.begun.get("covered", to) if gives_way(view) else None
+        part = plan_log(finder, profile, view, has_log, state, covered)
     else:
         known, new = check_files(view, state.files or {}, files)
         to, asked = max(to, to if state.watermark is None else state.watermark), to
-        part = plan_log(finder, profile, view, has_log, state.watermark, to, None)
-        if state.watermark is not None and asked <= state.watermark and not part.is_new:
+        covered = files_cover(finder, view, [*known, *new], state.batched, to, time.time_ns() // 1000)
+        part = plan_log(finder, profile, view, has_log, state, covered)
+        if state.watermark is not None and asked <= state.watermark and not part.is_new and covered == state.covered:
             note = f"nothing to do: the store is at {format_instant(state.watermark)}, and a store never rewinds"
             return Receipt(view.name, 0, 0, 0, 0, state.watermark, time.perf_counter() - began, 0, note)
         s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else NEVER)
+        if covered is not None:
+            s = min(s, covered)  # what may still give way is folded into no tile
+            note = left_beside(covered, to, max(NEVER if fed is None else fed.newest, part.newest))
         run, run_files = state.run + 1, files
     program, source = build_program(view), view.scan.source
     known_rows = part.beside(finder.of_files(source.name, known), part.known)
@@ -164,14 +169,14 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         assert found is not None
         mark = found
     else:
-        begun = {"run": run, "to": to, "s": s, "files": run_files, "log": part.span, "name": uuid.uuid4().hex}
+        begun = {"run": run, "to": to, "s": s, "files": run_files, "log": part.span, "covered": covered, "name": uuid.uuid4().hex}
         mark = stored_state(replace(state, begun=begun))
         puts, expect = [(meta, mark)], {meta: found}
         if view.cadence.is_realtime and part.is_new:  # what this run reads of the log, no push brings
             puts.append((pushed, stored_fed(at_begin(fed, part))))
             expect[pushed] = found_fed
         store.write(puts, expect=expect)
-    writer = KeyWriter(store, space, view, program, s, run, {meta: mark}, state.watermark, part.covered)
+    writer = KeyWriter(store, space, view, program, s, run, {meta: mark}, state.batched, part.covered)
     with store.bulk():
         for batch in whole_keys(rows.batches, len(view.scan.keys)):
             writer.write(batch, rows.event_is_visible)
@@ -182,7 +187,8 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
                 firsts = np.append(0, key_borders(batch, len(view.scan.keys))) if batch.num_rows else np.zeros(0, int)
                 writer.clear(writer.names(batch, firsts))
     log = None if view.cadence.is_realtime or part.to == START else [part.to.segment, part.to.end]
-    store.write([(meta, stored_state(ViewState(run, to, s, run_files, state.rejected + rejected, log=log)))], expect={meta: mark})
+    ended = ViewState(run, to, s, run_files, state.rejected + rejected, log=log, covered=covered)
+    store.write([(meta, stored_state(ended))], expect={meta: mark})
     return Receipt(
         view.name, writer.rows, writer.keys, writer.late_rows, rejected, to, time.perf_counter() - began, writer.bytes, note,
         examples,

@@ -1,11 +1,14 @@
 """Say what a materialize takes from a source's push log, and which rows of files count beside it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from featreg.compile import CompiledView
 from featreg.define.source import UNTIL_BATCH
-from featreg.instants import NEVER
+from featreg.instants import NEVER, format_instant
+from featreg.plan.online import ViewState
 from featreg.plan.relation import Relation
+from featreg.plan.scan_sql import visible_sql
 from featreg.registry.push_log import START, Position, PushLog
 from featreg.session.feed import FedState
 from featreg.session.profile import Profile
@@ -48,22 +51,53 @@ class LogPart:
         return replace(files, before=self.files_before, beside=rows)
 
 
+def gives_way(view: CompiledView) -> bool:
+    """Whether pushed rows are in a view until files cover them."""
+    return view.scan.source.stream_mode == UNTIL_BATCH and view.cadence.is_realtime
+
+
+def files_cover(finder: SourceFinder, view: CompiledView, files: Sequence[str], before: int | None, to: int, now: int) -> int | None:
+    """Up to where files take the place of pushed rows in a run to `to`: behind their newest row, so that where files lag nothing
+    that was pushed is lost.  None for a view in which nothing gives way.
+
+    before: up to where they had.  A row that becomes visible after both `to` and `now` does not say that files reach so far.
+    """
+    if not gives_way(view):
+        return None
+    source, before = view.scan.source, NEVER if before is None else before
+    relation = finder.of_files(source.name, files)
+    if relation is None or before >= to:
+        return before
+    seen = visible_sql(source, relation, None if before == NEVER else before)
+    newest = finder.engine.rows(f"SELECT max(v) FROM ({seen}) WHERE v < {max(to, now)}")[0][0]
+    return before if newest is None else max(before, min(to, newest + 1))
+
+
+def left_beside(covered: int | None, to: int, pushed: int) -> str:
+    """What to say of pushed rows that a run to `to` leaves in place, since no file reaches so far.  pushed: the newest one's instant."""
+    if covered is None or covered >= to or pushed < covered:
+        return ""
+    reach = "no file has a row yet" if covered == NEVER else f"files reach to {format_instant(covered - 1)}"
+    return f"{reach}; pushed rows that are visible from then on stay until files have it"
+
+
 def plan_log(
-    finder: SourceFinder, profile: Profile, view: CompiledView, read: Position, watermark: int | None, to: int, begun: list | None
+    finder: SourceFinder, profile: Profile, view: CompiledView, read: Position, state: ViewState, covered: int | None
 ) -> LogPart:
-    """What a run to `to` reads of the log.  read: what the view has of it.  begun: the span of a run that was cut off."""
+    """What a run reads of the log.  read: what the view has of it.  state: before the run.  covered: see `files_cover`."""
     source = view.scan.source
     log = PushLog(profile.push_path(source.name))
-    gives_way = source.stream_mode == UNTIL_BATCH
-    covered = (NEVER if watermark is None else watermark, to) if gives_way and view.cadence.is_realtime else None
+    until_batch = source.stream_mode == UNTIL_BATCH
+    span = None if covered is None else (NEVER if state.batched is None else state.batched, covered)
+    begun = None if state.begun is None else state.begun.get("log") or NO_LOG
     if begun is not None:
         read, end = Position(*begun[:2]), Position(*begun[2:])
     else:
         end = log.end(read)
-    before = None if gives_way else log.boundary()
-    if gives_way and not view.cadence.is_realtime:  # no run of `Every` sees beyond what a batch has covered
+    before = None if until_batch else log.boundary()
+    if until_batch and not view.cadence.is_realtime:  # no run of `Every` sees beyond what a batch has covered
         return LogPart(read, end)
-    part = LogPart(read, end, files_before=before, covered=covered)
+    part = LogPart(read, end, files_before=before, covered=span)
     rows = finder.of_log(source, log, read, end, "new") if end > read else None
     if not view.cadence.is_realtime:
         known = finder.of_log(source, log, START, read, "known") if read != START else None
@@ -71,7 +105,7 @@ def plan_log(
     if rows is None:
         return part
     newest = max(min(one.last, one.at) for one in log.read(read, end))
-    return replace(part, pushed=replace(rows[0], since=to if gives_way else None), newest=newest)
+    return replace(part, pushed=replace(rows[0], since=covered), newest=newest)
 
 
 def covered_rows(finder: SourceFinder, profile: Profile, view: CompiledView, covered: tuple[int, int]) -> Relation | None:

@@ -97,10 +97,10 @@ def newest_filled(registry: "Registry", serving: Serving) -> dict[str, int]:
     return found
 
 
-def watermark_of(store: Store, view: CompiledView) -> int | None:
-    """Up to where all groups of a view are complete; None when one is not filled."""
+def batched_of(store: Store, view: CompiledView) -> int | None:
+    """Up to where runs have brought files to all groups of a view; None when one is not filled."""
     stored = store.get([meta_key(group.space) for group in groups_of(read_serving(store)[1], view)])
-    return earliest(view_state(one).watermark for one in stored)
+    return earliest(view_state(one).batched for one in stored)
 
 
 def groups_of(serving: Serving, view: CompiledView) -> tuple[Group, ...]:

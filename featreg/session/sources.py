@@ -17,7 +17,7 @@ from featreg.plan.scan_sql import visible_sql
 from featreg.registry.push_log import START, Position, PushLog, has_rows
 from featreg.session.profile import Profile
 from featreg.session.pushed_rows import rows_of
-from featreg.session.serving import watermark_of
+from featreg.session.serving import batched_of
 from featreg.session.store import has_store, open_store
 from featreg.session.tables import read_table
 from featreg.sweep.words import arrow_type
@@ -95,7 +95,7 @@ class SourceFinder:
         if view.scan.source.stream_mode != UNTIL_BATCH or not has_store(self.profile):
             return None
         with open_store(self.profile) as store:
-            return watermark_of(store, view)
+            return batched_of(store, view)
 
     def pushed_rows(self, source: EventSource, log: Relation, batched: int | None) -> Relation:
         """The rows of a push log that count: where files take over, those that no batch has covered."""

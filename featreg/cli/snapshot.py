@@ -24,6 +24,7 @@ def take(
 ) -> None:
     """Keep sources as they are now.  Untouched files are not read again; an unchanged source has the id that it had."""
     import featreg
+    from featreg.engines.lake import pin_text
     from featreg.session.snapshots import described, scheme_of, source_of
 
     settings: Settings = context.obj
@@ -43,6 +44,9 @@ def take(
             read = f"{counted(one.files_read, 'file')} read, {bytes_text(one.bytes_read)}, {seconds_text(one.seconds)}"
             console.print(f"{mark}  {kept.id[:12]}  {escape(kept.source)}: {told}; {read}", soft_wrap=True)
             console.print(f"           [dim]content {kept.content_id}[/dim]", soft_wrap=True)
+            if kept.pin is not None:
+                how = "its files are copied" if kept.is_copied else "its files stay in the table and are gone when it is vacuumed"
+                console.print(f"           [dim]{pin_text(kept.pin)}; {how}[/dim]", soft_wrap=True)
 
     show(settings, documents[0] if len(documents) == 1 else documents, render)
 

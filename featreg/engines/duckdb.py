@@ -140,9 +140,13 @@ class DuckDB:
         """
         groups = self._parquet_groups(files, f"source '{source}'") if _is_parquet(location, files) else [files]
         made = []
+        settings = dict(location.get("options", {}))
+        is_hive, _ = settings.get("hive_partitioning", True), settings.pop("hive_types", None)
+        if is_hive:
+            settings.pop("hive_partitioning", None)
         for group in groups:
-            relation = self.location(source, {**location, "path": group}, Path())
-            in_paths = [name for name, _ in relation.columns if all(f"/{name}=" in file for file in group)]
+            relation = self.location(source, {**location, "options": settings, "path": group}, Path())
+            in_paths = [name for name, _ in relation.columns if is_hive and all(f"/{name}=" in file for file in group)]
             types = ", ".join(f"{_literal(name)}: VARCHAR" for name in in_paths)
             hive = f", hive_partitioning = true, hive_types = {{{types}}}" if in_paths else ""
             columns = tuple((name, "VARCHAR" if name in in_paths else kind) for name, kind in relation.columns)
@@ -302,6 +306,8 @@ def _agreed(types: Mapping[str, str | None]) -> str:
 def _literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_literal(name)}: {_literal(one)}" for name, one in value.items()) + "}"
     return str(value) if isinstance(value, (int, float)) else "'" + str(value).replace("'", "''") + "'"
 
 

@@ -12,7 +12,8 @@ from featreg.registry.log import Record
 class KeptSnapshot:
     """A snapshot as it was recorded.
 
-    document: the object that lists its files · at: when it was taken, and removed_at: when it was deleted, UTC microseconds.
+    document: the object that lists its files · at: when it was taken, and removed_at: when it was deleted, UTC microseconds ·
+    pin: the version of a table, where its files were not copied.
     """
 
     id: str
@@ -30,6 +31,7 @@ class KeptSnapshot:
     by: str
     removed_at: int | None = None
     removed_by: str | None = None
+    pin: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

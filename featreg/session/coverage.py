@@ -13,8 +13,8 @@ from featreg.errors import CoverageError, DataError, UsageError
 from featreg.instants import format_instant, parse_instant, window_start
 from featreg.registry.kept import KeptSnapshot
 from featreg.session.drift import drift
-from featreg.session.snapshots import SnapshotRemovedError, objects_of, placed_files, read_snapshot, scheme_of, snapshots_folder
-from featreg.session.source_files import KnownFiles, files_at, is_files, location_of
+from featreg.session.snapshots import SnapshotRemovedError, lost_files, placed_files, read_snapshot, scheme_of, snapshots_folder
+from featreg.session.source_files import KnownFiles, is_files, list_files, location_of
 from featreg.session.training_set import cutoffs
 from featreg.snapshots.coverage import Coverage, Kind, Need, Verdict, window_coverage, with_last_event
 from featreg.snapshots.manifest import Partition, Snapshot
@@ -142,7 +142,8 @@ def _live(registry: "Registry", source: EventSource, need: Need) -> tuple[Covera
     if not is_files(profile, source.name):
         return Coverage((), (f"{source.name}: its location is no files of this machine, so what is there cannot be checked.",)), None
     location = location_of(profile, source.name)
-    files = files_at(location, profile.root)
+    listed = list_files(location, profile.root)
+    files = listed.files
     if newest is None:
         assert scheme is not None
         named = {slot.name: Partition(slot.name, (), slot) for file in files if (slot := scheme.slot_of(file)) is not None}
@@ -150,8 +151,7 @@ def _live(registry: "Registry", source: EventSource, need: Need) -> tuple[Covera
     snapshot = read_snapshot(registry, newest.id)[1]
     known = KnownFiles(snapshots_folder(profile), source.name)
     live = {shown: (known.read(shown, file), file) for shown, file in files.items()}
-    objects = objects_of(profile)
-    kept = placed_files(profile, snapshot) if all(objects.holds(one.sha256, one.bytes) for one in snapshot.files) else {}
+    kept = {} if lost_files(profile, snapshot) else placed_files(profile, snapshot)
     found = drift(registry.engine, source, snapshot, kept, live, scheme, need)
     is_equal = {one.path: one.sha256 for one in snapshot.files} == {shown: sha256 for shown, (sha256, _) in live.items()}
     windows = _windows(source, need, _known_partitions(snapshot, live, scheme), None)

@@ -10,7 +10,7 @@ from featreg.errors import DataError
 from featreg.instants import format_instant
 from featreg.registry.kept import KeptTrainingSet
 from featreg.session.reproduce import find_training_set, read_manifest
-from featreg.session.snapshots import objects_of, read_snapshot
+from featreg.session.snapshots import place_of, read_snapshot
 from featreg.snapshots.families import duckdb_columns
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ _CONTEXT = {
 def croissant(registry: "Registry", named: str) -> dict[str, Any]:
     """A snapshot as Croissant JSON-LD: its files with their hashes, and for each a record set of its columns."""
     kept, snapshot = read_snapshot(registry, named)
-    objects = objects_of(registry.profile)
+    in_paths = dict(snapshot.reading.get("options", {})).get("hive_partitioning", True)
     distribution, records = [], []
     for number, file in enumerate(snapshot.files):
-        name = f"file-{number}"
+        name, place = f"file-{number}", place_of(registry.profile, snapshot, file)
         distribution.append({
-            "@type": "cr:FileObject", "@id": name, "name": name, "description": file.path, "contentUrl": str(objects.path(file.sha256)),
+            "@type": "cr:FileObject", "@id": name, "name": name, "description": file.path, "contentUrl": str(place),
             "contentSize": f"{file.bytes} B", "encodingFormat": _format(file.path), "sha256": file.sha256,
         })  # fmt: skip
-        form = [(column, kind) for column, kind in snapshot.forms[file.form] if f"{column}=" not in file.path]
+        form = [(column, kind) for column, kind in snapshot.forms[file.form] if not in_paths or f"{column}=" not in file.path]
         fields = [
             {
                 "@type": "cr:Field", "@id": f"rows-{number}/{column.name}", "name": f"rows-{number}/{column.name}",

@@ -106,7 +106,10 @@ def _tombstone(registry: "Registry", snapshot: str) -> None:
 
 
 def _replays(state: ControlState, made: KeptTrainingSet, sources: dict[str, EventSource], now: int) -> Iterable[Replay]:
-    """One for each source of a training set, and for each pin of a model that was trained on it."""
+    """One for each source of a training set, and for each pin of a model that was trained on it.
+
+    A pinned version of a table keeps nothing by itself: who cleans the table up does not ask.
+    """
     pins = [f"pin {pin.name}" for pin in state.pins.values() if pin.manifest in made.manifests]
     for name, read in made.sources.items():
         source, needs = sources.get(name), read["needs"]
@@ -116,7 +119,7 @@ def _replays(state: ControlState, made: KeptTrainingSet, sources: dict[str, Even
         starts = None if source is None or source.starts is None else source.starts
         unbounded = earliest is None and starts is None
         held = read["snapshot"] if read["snapshot"] in state.snapshots else None
-        held = held if held is not None and state.snapshots[held].removed_at is None else None
+        held = held if held is not None and state.snapshots[held].removed_at is None and state.snapshots[held].pin is None else None
         last = _last_day(state, name, source, earliest)
         past = last is not None and now >= last + DAY
         for what in (f"training set {made.id[:12]}", *pins):

@@ -5,12 +5,13 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featreg.canonical import canonical_json
+from featreg.canonical import canonical_json, file_id
 from featreg.define import EventSource
+from featreg.engines.lake import pin_text
 from featreg.errors import DataError, RefusedError, UsageError, did_you_mean
 from featreg.instants import format_instant
 from featreg.registry.decided import append_decided
@@ -18,8 +19,8 @@ from featreg.registry.kept import KeptSnapshot, find_one
 from featreg.registry.state import ControlState
 from featreg.session.measure import Found, measure
 from featreg.session.receipts import tell
-from featreg.session.source_files import KnownFiles, files_at, location_of, stat_of
-from featreg.snapshots.manifest import Snapshot, read_document, written
+from featreg.session.source_files import KnownFiles, list_files, location_of, stat_of
+from featreg.snapshots.manifest import File, Snapshot, read_document, written
 from featreg.snapshots.numbers import content_id_of
 from featreg.snapshots.objects import ObjectStore
 from featreg.snapshots.scheme import Scheme, read_scheme
@@ -71,13 +72,16 @@ def scheme_of(source: EventSource) -> Scheme | None:
 def take(registry: "Registry", name: str) -> Taken:
     """Keep the source's files as they are now.  Files that nobody touched since the last snapshot are not read again.
 
+    Of a table that keeps its history the version is pinned, and its files are copied only where the profile says `copy = true`.
+
     A kill leaves either the snapshot or what was before, and at most objects that nothing names, which the next one clears.
     Raises: UsageError, DataError.
     """
     began, source, profile = time.perf_counter(), source_of(registry, name), registry.profile
     scheme_of(source)
     location, objects = location_of(profile, name), objects_of(profile)
-    files = files_at(location, profile.root)
+    listed = list_files(location, profile.root)
+    files, copies = listed.files, listed.pin is None or listed.pin["copied"]
     if not files:
         raise DataError(f"source '{name}': no file at {location.path}.\n  Put the data there, or say where it is in conf under [sources].")
     known = KnownFiles(snapshots_folder(profile), name)
@@ -85,16 +89,20 @@ def take(registry: "Registry", name: str) -> Taken:
         found, read, size = {}, 0, 0
         for shown, file in files.items():
             sha256, stat = known.sha256(shown, file), stat_of(file)
+            if not copies:
+                read, size = (read, size) if sha256 else (read + 1, size + stat[0])
+                found[shown] = (known.read(shown, file), stat[0])
+                continue
             if sha256 is None or not objects.holds(sha256, stat[0]):
                 sha256, length = objects.put_file(file, link=location.immutable)
                 known.note(shown, stat, sha256)
                 read, size = read + 1, size + length
             found[shown] = (sha256, objects.path(sha256).stat().st_size)
         before = registry.control().newest_snapshot(name)
-        tree = _linked(profile, objects, {shown: sha256 for shown, (sha256, _) in found.items()})
+        tree = _linked(profile, objects, {shown: sha256 for shown, (sha256, _) in found.items()}) if copies else files
         placed = {shown: Found(tree[shown], length, sha256) for shown, (sha256, length) in found.items()}
         earlier = None if before is None else _document(objects, before)
-        snapshot = measure(registry.engine, source, location.reading, placed, earlier)
+        snapshot = replace(measure(registry.engine, source, listed.reading, placed, earlier), pin=listed.pin)
         document = objects.put_bytes(canonical_json(written(snapshot)))
         record = _recorded(registry, snapshot, document)
         known.save(set(files))
@@ -117,6 +125,7 @@ def _recorded(registry: "Registry", snapshot: Snapshot, document: str) -> _Recor
         "id": snapshot.id, "source": snapshot.source, "manifest_id": snapshot.manifest_id, "schema_id": snapshot.schema_id,
         "content_id": snapshot.content_id, "numbers": snapshot.numbers.listed(), "files": len(snapshot.files),
         "bytes": sum(file.bytes for file in snapshot.files), "first": snapshot.first, "last": snapshot.last, "document": document,
+        "pin": None if snapshot.is_copied or snapshot.pin is None else dict(snapshot.pin),
     }  # fmt: skip
     newest: KeptSnapshot | None = None
 
@@ -172,7 +181,15 @@ def placed_files(profile: "Profile", snapshot: Snapshot) -> dict[str, Path]:
     Raises: DataError (SNAPSHOT_GONE) when an object is not there.
     """
     objects = objects_of(profile)
-    gone = [file for file in snapshot.files if not objects.holds(file.sha256, file.bytes)]
+    gone = lost_files(profile, snapshot)
+    if gone and not snapshot.is_copied:
+        assert snapshot.pin is not None
+        raise DataError(
+            f"SNAPSHOT_GONE: {len(gone)} of {len(snapshot.files)} files of {pin_text(snapshot.pin)}, which snapshot {snapshot.id[:12]} of "
+            f"'{snapshot.source}' pins, are not there any more: {gone[0].path}: the table was vacuumed, or its old snapshots expired.\n"
+            "  Put the files back. Next time keep them longer (delta.deletedFileRetentionDuration; history.expire.max-snapshot-age-ms), "
+            "or say copy = true in conf and take a snapshot, and featreg keeps copies."
+        )
     if gone:
         listed = ", ".join(file.path for file in gone[:3]) + (", …" if len(gone) > 3 else "")
         raise DataError(
@@ -180,7 +197,31 @@ def placed_files(profile: "Profile", snapshot: Snapshot) -> dict[str, Path]:
             f"{objects.folder}: {listed}.\n  Put them back from a copy of that folder, or take it again where the source still has "
             f"the data: featreg snapshot take {snapshot.source}"
         )
+    if not snapshot.is_copied:
+        return {file.path: place_of(profile, snapshot, file) for file in snapshot.files}
     return _linked(profile, objects, {file.path: file.sha256 for file in snapshot.files})
+
+
+def place_of(profile: "Profile", snapshot: Snapshot, file: File) -> Path:
+    """Where a file of a snapshot is: featreg's own copy, or in the table whose version is pinned."""
+    return objects_of(profile).path(file.sha256) if snapshot.is_copied else profile.root / file.path
+
+
+def lost_files(profile: "Profile", snapshot: Snapshot) -> list[File]:
+    """Files that are not where the snapshot has them, or are of another length; no byte is read."""
+    return [file for file in snapshot.files if _length(place_of(profile, snapshot, file)) != file.bytes]
+
+
+def damaged_files(profile: "Profile", snapshot: Snapshot) -> list[File]:
+    """Files that are gone or have other bytes.  Reads all of them."""
+    places = [(file, place_of(profile, snapshot, file)) for file in snapshot.files]
+    return [file for file, place in places if _length(place) is None or file_id(place) != file.sha256]
+
+
+def _length(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.stat().st_size
+    return None
 
 
 def _linked(profile: "Profile", objects: ObjectStore, files: Mapping[str, str]) -> dict[str, Path]:

@@ -1,9 +1,12 @@
-"""List the files at a source's location and name their bytes, reading only what changed since it was last read."""
+"""List the files at a source's location and name their bytes, reading only what changed since it was last read.
+
+A location is a path or glob, or a Delta or Iceberg table, whose files are those of one of its versions.
+"""
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from featreg.canonical import file_id
 from featreg.engines.duckdb import source_files
+from featreg.engines.lake import is_here, lake_format, table_version
 from featreg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,18 +26,35 @@ _Stat = tuple[int, int, int]  # bytes, mtime, ctime
 
 @dataclass(frozen=True)
 class Location:
-    """Where a source's data is: path or glob, and how it is read.  immutable: nothing there is ever written to again."""
+    """Where a source's data is: path or glob, and how it is read.
+
+    immutable: nothing there is ever written to again · table: the settings of a Delta or Iceberg table.
+    """
 
     source: str
     path: str
     reading: Mapping[str, Any]
     immutable: bool
+    table: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The files at a location now, by the name that snapshots give them, sorted.
+
+    reading: how they are read · pin: the version of a table that they are of, and whether a snapshot copies them.
+    """
+
+    files: Mapping[str, Path]
+    reading: Mapping[str, Any]
+    pin: Mapping[str, Any] | None = None
 
 
 def location_of(profile: "Profile", source: str) -> Location:
     """Raises: UsageError when the profile does not know the source."""
-    found = profile.sources.get(source)
-    settings: dict[str, Any] = {"path": found} if isinstance(found, str) else dict(found) if isinstance(found, Mapping) else {}
+    settings = settings_of(profile, source)
+    if lake_format(settings):
+        return Location(source, str(settings.get("path", settings.get("table"))), {}, False, settings)
     if not isinstance(settings.get("path"), str):
         known = ", ".join(profile.sources) or "none"
         raise UsageError(
@@ -44,11 +65,18 @@ def location_of(profile: "Profile", source: str) -> Location:
     return Location(source, settings["path"], reading, bool(settings.get("immutable", False)))
 
 
+def settings_of(profile: "Profile", source: str) -> dict[str, Any]:
+    """What the profile says of a source's location, as a table."""
+    found = profile.sources.get(source)
+    return {"path": found} if isinstance(found, str) else dict(found) if isinstance(found, Mapping) else {}
+
+
 def is_files(profile: "Profile", source: str) -> bool:
     """Whether a location is files that this process can list: not a table, a URI or a format of an engine's own."""
-    found = profile.sources.get(source)
-    settings = {"path": found} if isinstance(found, str) else dict(found) if isinstance(found, Mapping) else {}
+    settings = settings_of(profile, source)
     path = settings.get("path")
+    if lake_format(settings):
+        return is_here(settings)
     return isinstance(path, str) and "://" not in path and str(settings.get("format", "parquet")).lower() in ("parquet", "csv", "json")
 
 
@@ -59,7 +87,20 @@ def shown_path(file: str, root: Path) -> str:
 
 def files_at(location: Location, root: Path) -> dict[str, Path]:
     """The files there now, by the name that snapshots give them, sorted."""
-    return dict(sorted((shown_path(file, root), Path(file)) for file in source_files(location.path, root)))
+    return dict(list_files(location, root).files)
+
+
+def list_files(location: Location, root: Path) -> Listed:
+    """What is there now.  Raises: DataError, UsageError for a table that cannot be listed."""
+    if location.table is None:
+        return Listed(_shown(source_files(location.path, root), root), location.reading)
+    found = table_version(location.source, location.table, root)
+    pin = {**found.pin, "copied": bool(location.table.get("copy", False))}
+    return Listed(_shown(map(str, found.files), root), found.reading, pin)
+
+
+def _shown(files: Iterable[str], root: Path) -> dict[str, Path]:
+    return dict(sorted((shown_path(file, root), Path(file)) for file in files))
 
 
 class KnownFiles:

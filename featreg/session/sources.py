@@ -11,13 +11,14 @@ from featreg.compile import CompiledView
 from featreg.define import EventSource
 from featreg.define.source import UNTIL_BATCH
 from featreg.engines.duckdb import DuckDB, source_files
-from featreg.errors import UsageError, did_you_mean
+from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import visible_sql
 from featreg.registry.push_log import START, Position, PushLog, has_rows
 from featreg.session.profile import Profile
 from featreg.session.pushed_rows import rows_of
 from featreg.session.serving import batched_of
+from featreg.session.source_files import list_files, location_of, settings_of
 from featreg.session.store import has_store, open_store
 from featreg.session.tables import read_table
 from featreg.sweep.words import arrow_type
@@ -137,8 +138,10 @@ class SourceFinder:
         """The rows of some of a source's files, at its location in the profile; None of no file.  files: below the root, or absolute."""
         if not files:
             return None
-        location = self.profile.sources[name]
-        settings = dict(location) if isinstance(location, Mapping) else {}
+        found = location_of(self.profile, name)
+        settings: dict[str, Any] = settings_of(self.profile, name)
+        if found.table is not None:
+            settings = dict(list_files(found, self.profile.root).reading)
         return self.engine.location(name, settings | {"path": [str(self.profile.root / file) for file in files]}, self.profile.root)
 
     def refuse_unknown(self, known: Mapping[str, EventSource]) -> None:
@@ -161,6 +164,12 @@ class SourceFinder:
                 f"profile '{self.profile.name}' does not say where source '{name}' is (it knows: {known}).\n"
                 f'  Add to conf/{self.profile.name}.toml under [sources]:  {name} = "data/{name}/*.parquet"'
             )
+        if (at := location_of(self.profile, name)).table is not None:
+            listed = list_files(at, self.profile.root)
+            files = self.files[name] = list(map(str, listed.files.values()))
+            if not files:
+                raise DataError(f"source '{name}': the table at {at.path} has no rows.\n  Write rows to it.")
+            return self.engine.location(name, {**listed.reading, "path": files}, self.profile.root), self.about(files)
         relation = self.engine.location(name, location, self.profile.root)
         path = location if isinstance(location, str) else str(location["path"])  # type: ignore[index]
         self.files[name] = source_files(path, self.profile.root)

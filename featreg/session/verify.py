@@ -10,8 +10,8 @@ from featreg.define import EventSource
 from featreg.errors import DataError
 from featreg.session.drift import by_partition, drift, row_changes, whole_columns
 from featreg.session.measure import Found, Group, groups_of, measure
-from featreg.session.snapshots import objects_of, placed_files, read_snapshot, scheme_of, source_of
-from featreg.session.source_files import files_at, location_of
+from featreg.session.snapshots import damaged_files, placed_files, read_snapshot, scheme_of, source_of
+from featreg.session.source_files import files_at, list_files, location_of
 from featreg.snapshots.coverage import Coverage, Verdict
 from featreg.snapshots.families import Column, shape_text
 from featreg.snapshots.manifest import Snapshot
@@ -43,8 +43,8 @@ def verify(registry: "Registry", named: str) -> Verified:
     Raises: UsageError; DataError when the snapshot was removed.
     """
     snapshot = read_snapshot(registry, named)[1]
-    source, objects = source_of(registry, snapshot.source), objects_of(registry.profile)
-    damaged = tuple(file.path for file in snapshot.files if not objects.is_whole(file.sha256))
+    source = source_of(registry, snapshot.source)
+    damaged = tuple(file.path for file in damaged_files(registry.profile, snapshot))
     location = location_of(registry.profile, source.name)
     live = {shown: (file_id(file), file) for shown, file in files_at(location, registry.profile.root).items()}
     kept = {} if damaged else placed_files(registry.profile, snapshot)
@@ -96,9 +96,10 @@ def compare_snapshots(registry: "Registry", before: str, after: str | None = Non
         new_places = placed_files(registry.profile, new)
     else:
         location = location_of(registry.profile, source.name)
-        new_places = files_at(location, registry.profile.root)
+        listed = list_files(location, registry.profile.root)
+        new_places = dict(listed.files)
         found = {shown: Found(file, file.stat().st_size, file_id(file)) for shown, file in new_places.items()}
-        new = measure(registry.engine, source, location.reading, found, old)
+        new = measure(registry.engine, source, listed.reading, found, old)
     if new.source != old.source:
         raise DataError(f"{before} is of source '{old.source}' and {after} of '{new.source}'; snapshots of one source are compared.")
     columns = _shared(whole_columns(old), whole_columns(new))

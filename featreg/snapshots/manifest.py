@@ -67,7 +67,8 @@ class Snapshot(_Together):
     """A source's data at one moment.
 
     files: sorted by path · forms: the different schemas of the files, (column, type) each · shape: `name:family` of all columns ·
-    reading: format and options of the location · pin: the version of a table that keeps its own history, in place of copies.
+    reading: format and options of the location · pin: the version of a table that keeps its own history, in place of copies unless
+    it says that they were made too.
     """
 
     source: str
@@ -94,6 +95,11 @@ class Snapshot(_Together):
         """Equal data at equal places has one id, however often it is taken."""
         named = {"source": self.source, "manifest": self.manifest_id, "schema": self.schema_id, "content": self.content_id}
         return content_id({"form": FORM, **named, "pin": None if self.pin is None else dict(self.pin)})
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether featreg has copies of its own."""
+        return self.pin is None or bool(self.pin.get("copied"))
 
     def partitions(self, scheme: Scheme | None) -> tuple[Partition, ...]:
         return partitions_of(self.files, scheme)

@@ -41,6 +41,7 @@ def take(
             kept = one.snapshot
             mark = "[green]taken[/green]    " if one.is_new else "[dim]unchanged[/dim]"
             told = f"{kept.numbers.count:,} rows, {counted(len(kept.files), 'file')}"
+            told += "" if kept.log is None else f" and {kept.log.numbers.count:,} that were pushed"
             read = f"{counted(one.files_read, 'file')} read, {bytes_text(one.bytes_read)}, {seconds_text(one.seconds)}"
             console.print(f"{mark}  {kept.id[:12]}  {escape(kept.source)}: {told}; {read}", soft_wrap=True)
             console.print(f"           [dim]content {kept.content_id}[/dim]", soft_wrap=True)

@@ -8,7 +8,7 @@ or a part of it: u32 length of a JSON head, the head, then the rows as an Arrow 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,16 @@ class PushLog:
                 for entry in read_segment(path, begin, partial(_refuse, path)):
                     found = Position(entry.segment, entry.end)
         return found
+
+    def lengths(self, to: Position) -> dict[str, int]:
+        """The segments up to a position, and how many bytes of each: what `lost` finds missing later.  Nothing is read."""
+        named = [path for path in segments_of(self.folder) if path.name <= to.segment]
+        return {path.name: to.end if path.name == to.segment else path.stat().st_size for path in named}
+
+    def lost(self, lengths: Mapping[str, int]) -> list[str]:
+        """Segments that are not there any more, or are shorter than they were.  Nothing is read."""
+        there = {path.name: path.stat().st_size for path in segments_of(self.folder)}
+        return [name for name, length in lengths.items() if there.get(name, -1) < length]
 
     def boundary(self) -> int | None:
         """The first visible instant of the first record, where files end if the log is the truth; None of an empty log."""

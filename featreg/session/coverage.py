@@ -1,7 +1,7 @@
 """Check the sources of a training set before anything is scanned: against the snapshot that is read, or the newest of a live location."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,9 @@ from featreg.define import EventSource
 from featreg.errors import CoverageError, DataError, UsageError
 from featreg.instants import format_instant, parse_instant, window_start
 from featreg.registry.kept import KeptSnapshot
+from featreg.registry.push_log import has_rows
 from featreg.session.drift import drift
+from featreg.session.pushed_part import log_text, lost_verdicts
 from featreg.session.snapshots import SnapshotRemovedError, lost_files, placed_files, read_snapshot, scheme_of, snapshots_folder
 from featreg.session.source_files import KnownFiles, is_files, list_files, location_of
 from featreg.session.training_set import cutoffs
@@ -119,7 +121,7 @@ def coverage_of(
             continue
         if name in placed:
             at = placed[name]
-            coverage += _windows(source, need, at.snapshot.partitions(scheme_of(source)), at.at)
+            coverage += _windows(source, need, at.snapshot.parts(scheme_of(source)), at.at) + _pushed(registry, at.snapshot)
         else:
             found, same = _live(registry, source, need)
             coverage += found
@@ -128,39 +130,59 @@ def coverage_of(
     return told(registry, coverage), equal
 
 
-def _windows(source: EventSource, need: Need, partitions: tuple[Partition, ...], taken_at: int | None) -> Coverage:
+def _windows(
+    source: EventSource, need: Need, partitions: tuple[Partition, ...], taken_at: int | None, goes_on: bool = False
+) -> Coverage:
+    """goes_on: rows are being pushed, so that what came since is there whenever it is asked for."""
     starts = None if source.starts is None else parse_instant(source.starts)
-    return window_coverage(source.name, need, partitions, scheme_of(source), starts, taken_at)
+    if starts is None and partitions and all(one.log is not None for one in partitions):
+        starts = partitions[0].first  # before what was pushed first there never was anything
+    found = window_coverage(source.name, need, partitions, scheme_of(source), starts, taken_at)
+    if not goes_on:
+        return found
+    return replace(found, verdicts=tuple(one for one in found.verdicts if one.kind != Kind.NOT_YET_COMPLETE))
+
+
+def _pushed(registry: "Registry", snapshot: Snapshot) -> Coverage:
+    """Whether the push log still has what it had when a snapshot was taken."""
+    if snapshot.log is None:
+        return Coverage()
+    return Coverage(tuple(lost_verdicts(registry.profile, snapshot.source, snapshot.log.lengths, log_text(snapshot.log))))
 
 
 def _live(registry: "Registry", source: EventSource, need: Need) -> tuple[Coverage, KeptSnapshot | None]:
     """A location against its newest snapshot; without one only the scheme says what should be there."""
     profile, scheme = registry.profile, scheme_of(source)
     newest = registry.control().newest_snapshot(source.name)
+    if source.stream_mode is not None and source.name not in profile.sources:
+        if newest is None:
+            return Coverage(), None
+        snapshot = read_snapshot(registry, newest.id)[1]
+        return _windows(source, need, snapshot.parts(scheme), None, True) + _pushed(registry, snapshot), None
     if newest is None and scheme is None:
         return Coverage(), None
     if not is_files(profile, source.name):
         return Coverage((), (f"{source.name}: its location is no files of this machine, so what is there cannot be checked.",)), None
     location = location_of(profile, source.name)
-    listed = list_files(location, profile.root)
-    files = listed.files
+    files = list_files(location, profile.root).files
+    goes_on = source.stream_mode is not None and has_rows(profile.push_path(source.name))
     if newest is None:
         assert scheme is not None
         named = {slot.name: Partition(slot.name, (), slot) for file in files if (slot := scheme.slot_of(file)) is not None}
-        return _windows(source, need, tuple(named.values()), None), None
+        return _windows(source, need, tuple(named.values()), None, goes_on), None
     snapshot = read_snapshot(registry, newest.id)[1]
     known = KnownFiles(snapshots_folder(profile), source.name)
     live = {shown: (known.read(shown, file), file) for shown, file in files.items()}
     kept = {} if lost_files(profile, snapshot) else placed_files(profile, snapshot)
     found = drift(registry.engine, source, snapshot, kept, live, scheme, need)
     is_equal = {one.path: one.sha256 for one in snapshot.files} == {shown: sha256 for shown, (sha256, _) in live.items()}
-    windows = _windows(source, need, _known_partitions(snapshot, live, scheme), None)
-    return found + windows, newest if is_equal and kept else None
+    windows = _windows(source, need, _known_partitions(snapshot, live, scheme), None, goes_on)
+    return found + windows + _pushed(registry, snapshot), newest if is_equal and kept else None
 
 
 def _known_partitions(snapshot: Snapshot, live: Mapping[str, tuple[str, Path]], scheme: Scheme | None) -> tuple[Partition, ...]:
     """The snapshot's partitions, for those that are gone have verdicts of their own, and the new ones of the scheme."""
-    before = snapshot.partitions(scheme)
+    before = snapshot.parts(scheme)
     if scheme is None:
         return before
     there = {one.name for one in before}

@@ -40,6 +40,7 @@ def croissant(registry: "Registry", named: str) -> dict[str, Any]:
     """A snapshot as Croissant JSON-LD: its files with their hashes, and for each a record set of its columns."""
     kept, snapshot = read_snapshot(registry, named)
     in_paths = dict(snapshot.reading.get("options", {})).get("hive_partitioning", True)
+    pushed = "" if snapshot.log is None else f" ({snapshot.log.numbers.count} of them in the source's push log, in no file)"
     distribution, records = [], []
     for number, file in enumerate(snapshot.files):
         name, place = f"file-{number}", place_of(registry.profile, snapshot, file)
@@ -62,7 +63,7 @@ def croissant(registry: "Registry", named: str) -> dict[str, Any]:
         })  # fmt: skip
     return {
         "@context": _CONTEXT, "@type": "sc:Dataset", "conformsTo": _CROISSANT, "name": snapshot.source,
-        "description": f"Snapshot {kept.id} of {snapshot.source}: {snapshot.numbers.count} rows, content {snapshot.content_id}",
+        "description": f"Snapshot {kept.id} of {snapshot.source}: {snapshot.numbers.count} rows{pushed}, content {snapshot.content_id}",
         "version": "1.0.0", "datePublished": format_instant(kept.at)[:10], "distribution": distribution, "recordSet": records,
     }  # fmt: skip
 

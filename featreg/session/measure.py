@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featreg.define import EventSource
 from featreg.engines.duckdb import DuckDB
@@ -14,6 +14,9 @@ from featreg.snapshots.families import Column, absent, duckdb_columns, shape_tex
 from featreg.snapshots.manifest import File, Schema, Snapshot
 from featreg.snapshots.numbers import Numbers, read_numbers
 from featreg.snapshots.row_sql import duckdb_numbers, duckdb_row_hash
+
+if TYPE_CHECKING:
+    from featreg.session.pushed_part import PushedPart
 
 FILE = "featreg file"
 
@@ -44,9 +47,12 @@ class Measured:
 
 
 def measure(
-    engine: DuckDB, source: EventSource, reading: Mapping[str, Any], found: Mapping[str, Found], before: Snapshot | None
-) -> Snapshot:
+    engine: DuckDB, source: EventSource, reading: Mapping[str, Any], found: Mapping[str, Found], before: Snapshot | None,
+    pushed: "PushedPart | None" = None, batched: Mapping[str, int | None] | None = None,
+) -> Snapshot:  # fmt: skip
     """A snapshot of the files (shown path -> file); those whose path, bytes and columns `before` knows are not read.
+
+    pushed: what the source's push log holds, if anything · batched: see `Log`.
 
     Bytes alone are not enough: a path may hold a column.
     Raises: DataError when a file cannot be read, has a column without a family, or does not agree with the others on one.
@@ -59,6 +65,7 @@ def measure(
     types: dict[str, dict[str, Column]] = {}
     schemas = [relation.columns for relation, _ in groups]
     schemas += list(dict.fromkeys(known[shown, file.sha256].schema for shown, file in found.items() if (shown, file.sha256) in known))
+    schemas += [] if pushed is None else [pushed.columns]
     for columns in schemas:
         for column in duckdb_columns(columns, f"source '{source.name}'"):
             types.setdefault(column.name.lower(), {}).setdefault(column.family.name, column)
@@ -66,7 +73,7 @@ def measure(
     whole = tuple(sorted((next(iter(by_family.values())) for by_family in types.values()), key=lambda column: column.name))
     shape = shape_text(whole)
     if before is not None and known and shape != before.shape:  # another column makes another text of every row
-        return measure(engine, source, reading, found, None)
+        return measure(engine, source, reading, found, None, pushed, batched)
     measured: dict[str, Measured] = {}
     for relation, files in groups:
         measured |= _measured(engine, source, Group(relation, _in_whole(relation, whole, source.name)), files)
@@ -76,7 +83,10 @@ def measure(
         one = known.get((shown, file.sha256)) or measured[str(file.place)]
         form = forms.setdefault(one.schema, len(forms))
         listed.append(File(shown, file.bytes, file.sha256, form, one.numbers, one.first, one.last))
-    return Snapshot(source.name, tuple(listed), tuple(forms), shape, dict(reading))
+    log = None
+    if pushed is not None:
+        log = pushed.as_log(forms.setdefault(pushed.columns, len(forms)), whole, batched or {})
+    return Snapshot(source.name, tuple(listed), tuple(forms), shape, dict(reading), log=log)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,14 @@ from featreg.sweep.words import arrow_type
 
 def rows_of(records: Sequence[Pushed], source: EventSource) -> pa.Table:
     """All rows, in order; a column that was declared after they were pushed is NULL in them."""
-    table = pa.concat_tables([record.rows for record in records], promote_options="permissive")
+    table = together(records)
     there = {name.lower() for name in table.column_names}
     for name, kind in source.columns:
         if name.lower() not in there:
             table = table.append_column(name, pa.nulls(table.num_rows, arrow_type(kind)))
     return table
+
+
+def together(records: Sequence[Pushed]) -> pa.Table:
+    """All rows, in order, in the columns that they had when they were pushed."""
+    return pa.concat_tables([record.rows for record in records], promote_options="permissive")

@@ -17,12 +17,13 @@ from featreg.errors import CoverageError, DataError, DefinitionError, FeatregErr
 from featreg.instants import parse_instant
 from featreg.load import load_files
 from featreg.registry.kept import KeptTrainingSet, find_one
-from featreg.registry.push_log import Position
+from featreg.registry.push_log import START, Position
 from featreg.registry.state import ControlState
 from featreg.session.coverage import told
 from featreg.session.keeping import fingerprint
 from featreg.session.manifest import library_versions, spine_fingerprint
 from featreg.session.output import write_training_set
+from featreg.session.pushed_part import pushed_verdicts
 from featreg.session.snapshots import objects_of
 from featreg.session.source_files import files_at, location_of, stat_of
 from featreg.session.training import Asked, make_training_set
@@ -81,7 +82,7 @@ def reproduce(registry: "Registry", named: str, live: bool = False, out: Path | 
     spine = _spine(registry, kept, manifest)
     snapshots = None if live else _snapshots(registry, kept, manifest)
     asked = manifest["asked"]
-    pushed = {name: Position(**position) for name, position in manifest["pushed"].items()}
+    pushed = dict.fromkeys(kept.sources, START) | _pushed(registry, used, manifest)  # what came since is left out
     batched = {lookup.view: manifest["batched"].get(lookup.view) for lookup in feature_set.lookups}
     known = None if asked["known_at"] is None else parse_instant(asked["known_at"])
     again = Asked(spine, asked["time"], False, {}, None, known, snapshots or None, pushed, batched, checked=not live)
@@ -142,6 +143,17 @@ def _snapshots(registry: "Registry", kept: KeptTrainingSet, manifest: Mapping[st
     if gone:
         raise CoverageError(told(registry, Coverage(tuple(gone))))
     return chosen
+
+
+def _pushed(registry: "Registry", used: "Applied", manifest: Mapping[str, Any]) -> dict[str, Position]:
+    """Up to where push logs were read.  Raises: CoverageError when one has not what it had."""
+    sources, gone = used.compiled.sources, list[Verdict]()
+    for name, then in manifest["pushed"].items():
+        if "content_id" in then:
+            gone += pushed_verdicts(registry.engine, registry.profile, sources[name], then)
+    if gone:
+        raise CoverageError(told(registry, Coverage(tuple(gone))))
+    return {name: Position(then["segment"], then["end"]) for name, then in manifest["pushed"].items()}
 
 
 def _handed_in(name: str) -> Verdict:

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from featreg.canonical import canonical_json, file_id
 from featreg.define import EventSource
+from featreg.define.source import UNTIL_BATCH
 from featreg.engines.lake import pin_text
 from featreg.errors import DataError, RefusedError, UsageError, did_you_mean
 from featreg.instants import format_instant
 from featreg.registry.decided import append_decided
 from featreg.registry.kept import KeptSnapshot, find_one
+from featreg.registry.push_log import has_rows
 from featreg.registry.state import ControlState
 from featreg.session.measure import Found, measure
+from featreg.session.pushed_part import PushedPart
 from featreg.session.receipts import tell
-from featreg.session.source_files import KnownFiles, list_files, location_of, stat_of
+from featreg.session.source_files import KnownFiles, Listed, Location, list_files, location_of, stat_of
+from featreg.session.sources import SourceFinder
 from featreg.snapshots.manifest import File, Snapshot, read_document, written
 from featreg.snapshots.numbers import content_id_of
 from featreg.snapshots.objects import ObjectStore
@@ -79,10 +83,11 @@ def take(registry: "Registry", name: str) -> Taken:
     """
     began, source, profile = time.perf_counter(), source_of(registry, name), registry.profile
     scheme_of(source)
-    location, objects = location_of(profile, name), objects_of(profile)
-    listed = list_files(location, profile.root)
+    objects, pushed = objects_of(profile), pushed_part(registry, source)
+    location = Location(name, "", {}, False) if pushed is not None and name not in profile.sources else location_of(profile, name)
+    listed = list_files(location, profile.root) if location.path else Listed({}, {})
     files, copies = listed.files, listed.pin is None or listed.pin["copied"]
-    if not files:
+    if not files and pushed is None:
         raise DataError(f"source '{name}': no file at {location.path}.\n  Put the data there, or say where it is in conf under [sources].")
     known = KnownFiles(snapshots_folder(profile), name)
     with objects.locked():
@@ -102,7 +107,8 @@ def take(registry: "Registry", name: str) -> Taken:
         tree = _linked(profile, objects, {shown: sha256 for shown, (sha256, _) in found.items()}) if copies else files
         placed = {shown: Found(tree[shown], length, sha256) for shown, (sha256, length) in found.items()}
         earlier = None if before is None else _document(objects, before)
-        snapshot = replace(measure(registry.engine, source, listed.reading, placed, earlier), pin=listed.pin)
+        batched = {} if pushed is None else _batched(registry, source)
+        snapshot = replace(measure(registry.engine, source, listed.reading, placed, earlier, pushed, batched), pin=listed.pin)
         document = objects.put_bytes(canonical_json(written(snapshot)))
         record = _recorded(registry, snapshot, document)
         known.save(set(files))
@@ -111,6 +117,22 @@ def take(registry: "Registry", name: str) -> Taken:
         told = {"source": name, "id": snapshot.id, "rows": snapshot.numbers.count, "files": len(files), "bytes": size}
         tell(registry.events, "snapshot", told)
     return taken
+
+
+def pushed_part(registry: "Registry", source: EventSource) -> PushedPart | None:
+    """What has been pushed to a source; None when it takes no pushes or there were none."""
+    if source.stream_mode is None or not has_rows(registry.profile.push_path(source.name)):
+        return None
+    return PushedPart(registry.engine, registry.profile, source)
+
+
+def _batched(registry: "Registry", source: EventSource) -> dict[str, int | None]:
+    """Up to where runs have brought files to each view of a source, where pushed rows count until they do."""
+    if source.stream_mode != UNTIL_BATCH or not registry.log.last("apply"):
+        return {}
+    finder = SourceFinder(registry.engine, registry.profile, {})
+    views = registry.applied().compiled.views
+    return {name: finder.batched_until(view) for name, view in sorted(views.items()) if view.scan.source.name == source.name}
 
 
 @dataclass(frozen=True)
@@ -288,8 +310,9 @@ def described(snapshot: Snapshot, scheme: Scheme | None, at: int) -> dict[str, A
                 "content_id": content_id_of(snapshot.shape, one.numbers), "first": _shown(one.first), "last": _shown(one.last),
                 "files": [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in one.files],
             }
-            for one in snapshot.partitions(scheme)
+            for one in snapshot.parts(scheme)
         ],
+        "log": None if (log := snapshot.log) is None else {"segment": log.segment, "end": log.end, "records": log.records},
     }  # fmt: skip
 
 

@@ -66,14 +66,14 @@ class SourceFinder:
         batched: up to where a materialize has covered the source's instants, for `stream="until_batch"`.
         """
         name = source.name
-        if name in self.given or (name in self.placed and self.placed[name].alone):
+        if name in self.given or (name in self.placed and self.placed[name].alone and self.placed[name].files):
             if name not in self._found:
                 self._found[name] = self._given(name) if name in self.given else self._located(name)
             return self._found[name]
         log = self.log_of(source)
-        if log is None and source.stream_mode is not None and name not in self.profile.sources:
+        if log is None and source.stream_mode is not None and not self._has_files(name):
             log = self.nothing(source), 0
-        if name not in self._found and (log is None or name in self.profile.sources):
+        if name not in self._found and (log is None or self._has_files(name)):
             self._found[name] = self._located(name)
         located = self._found.get(name)
         if log is None:
@@ -84,6 +84,9 @@ class SourceFinder:
             self.files[name] = []
             return pushed, rows
         return replace(self.before_the_stream(source, located[0], pushed), beside=pushed), located[1] + rows
+
+    def _has_files(self, name: str) -> bool:
+        return bool(self.placed[name].files) if name in self.placed else name in self.profile.sources
 
     def files_alone(self, source: EventSource) -> Relation:
         """The rows of a source's files, all of them, without what was pushed."""

@@ -15,6 +15,7 @@ from featreg.registry.push_log import Position
 from featreg.session.coverage import Placed, coverage_of, needs_of, place_snapshots
 from featreg.session.keeping import Keeper
 from featreg.session.manifest import training_manifest
+from featreg.session.pushed_part import PushedPart
 from featreg.session.snapshots import read_snapshot
 from featreg.session.sources import PlacedFiles, SourceFinder
 from featreg.session.tables import read_table
@@ -65,7 +66,7 @@ def make_training_set(
     table, receipts = fill(registry.engine, feature_set, used.compiled.views, relation_of, spine, asked.known_at, progress)
     facts = training_manifest(
         feature_set, dict(used.revision), ready.finder.files, registry.root, spine.table, table, receipts, _told(asked), checked.snapshots
-    ) | _provenance(registry, used, feature_set, ready, checked)
+    ) | _provenance(registry, used, feature_set, ready, checked, asked.draft)
     keeper = None
     if not asked.draft:
         files = {} if used.generation or registry.revision is None else _spec_files(registry)
@@ -85,7 +86,7 @@ def _with_spark(
         registry, feature_set, used.compiled.views, ready.finder, spine, asked.known_at, dict(used.revision), _told(asked),
         checked.snapshots, progress,
     )  # fmt: skip
-    return dataclasses.replace(made, manifest={**made.manifest, **_provenance(registry, used, feature_set, ready, checked)})
+    return dataclasses.replace(made, manifest={**made.manifest, **_provenance(registry, used, feature_set, ready, checked, asked.draft)})
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,12 @@ def _prepare(registry: "Registry", used: "Applied", feature_set: CompiledSet, as
     views = {lookup.view: used.compiled.views[lookup.view] for lookup in feature_set.lookups}
     sources = {view.scan.source.name: view.scan.source for view in views.values()}
     placed = place_snapshots(registry, asked.snapshot, set(sources)) if asked.snapshot is not None else {}
-    finder = SourceFinder(registry.engine, registry.profile, asked.sources, _files(placed, asked.pushed), asked.pushed)
+    logs = {name: one.snapshot.log for name, one in placed.items() if one.snapshot.log is not None}
+    pushed = {name: Position(log.segment, log.end) for name, log in logs.items()} | dict(asked.pushed)
+    finder = SourceFinder(registry.engine, registry.profile, asked.sources, _files(placed, pushed), pushed)
     finder.refuse_unknown(used.compiled.sources)
     batched = {name: finder.batched_until(view) for name, view in views.items()}
+    batched |= {name: logs[source].batched.get(name) for name, view in views.items() if (source := view.scan.source.name) in logs}
     return _Ready(sources, placed, finder, batched | dict(asked.batched or {}))
 
 
@@ -122,7 +126,7 @@ def _check(
 ) -> _Checked:
     """extent: the first and the last as-of instant."""
     needs = needs_of(feature_set, used.compiled.views, extent, asked.known_at)
-    unasked = set(needs) if asked.checked else set(asked.sources) | _only_pushed(registry, ready.sources)
+    unasked = set(needs) if asked.checked else set(asked.sources)
     coverage, equal = coverage_of(registry, needs, ready.sources, ready.placed, unasked)
     if coverage.failing:
         raise CoverageError(coverage)
@@ -141,11 +145,6 @@ def _files(placed: Mapping[str, Placed], pushed: Mapping[str, Position]) -> dict
     }
 
 
-def _only_pushed(registry: "Registry", sources: Mapping[str, Any]) -> set[str]:
-    """Sources without a location: all their rows are in push logs, which nothing is ever taken from."""
-    return {name for name, source in sources.items() if name not in registry.profile.sources and source.stream_mode is not None}
-
-
 def _told(asked: Asked) -> dict[str, Any]:
     known = None if asked.known_at is None else format_instant(asked.known_at)
     snapshot: Any = asked.snapshot
@@ -155,7 +154,7 @@ def _told(asked: Asked) -> dict[str, Any]:
 
 
 def _provenance(
-    registry: "Registry", used: "Applied", feature_set: CompiledSet, ready: _Ready, checked: _Checked
+    registry: "Registry", used: "Applied", feature_set: CompiledSet, ready: _Ready, checked: _Checked, draft: bool
 ) -> dict[str, Any]:
     """What the manifest says beside the data: versions, what was needed of each source, and what was noted about it."""
     state, views = registry.control(), used.compiled.views
@@ -170,7 +169,10 @@ def _provenance(
         "definitions": definitions,
         "needs": {name: [need.earliest, need.before] for name, need in checked.needs.items()},
         "given": sorted(ready.finder.given),
-        "pushed": {name: dataclasses.asdict(position) for name, position in ready.finder.pushed.items()},
+        "pushed": {
+            name: dataclasses.asdict(at) if draft else PushedPart(registry.engine, registry.profile, ready.sources[name], at).described()
+            for name, at in ready.finder.pushed.items()
+        },
         "batched": {name: until for name, until in ready.batched.items() if until is not None},
         "coverage": [
             {"kind": str(one.kind), "source": one.source, "partition": one.partition, "found": one.found}

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from featreg.canonical import file_id
 from featreg.define import EventSource
-from featreg.errors import DataError
+from featreg.errors import DataError, StoreError
+from featreg.registry.push_log import Position, PushLog
 from featreg.session.drift import by_partition, drift, row_changes, whole_columns
 from featreg.session.measure import Found, Group, groups_of, measure
-from featreg.session.snapshots import damaged_files, placed_files, read_snapshot, scheme_of, source_of
-from featreg.session.source_files import files_at, list_files, location_of
+from featreg.session.pushed_part import PushedPart
+from featreg.session.snapshots import damaged_files, placed_files, pushed_part, read_snapshot, scheme_of, source_of
+from featreg.session.source_files import Listed, list_files, location_of
 from featreg.snapshots.coverage import Coverage, Verdict
 from featreg.snapshots.families import Column, shape_text
-from featreg.snapshots.manifest import Snapshot
+from featreg.snapshots.manifest import PUSHED, Log, Snapshot
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -45,10 +47,29 @@ def verify(registry: "Registry", named: str) -> Verified:
     snapshot = read_snapshot(registry, named)[1]
     source = source_of(registry, snapshot.source)
     damaged = tuple(file.path for file in damaged_files(registry.profile, snapshot))
-    location = location_of(registry.profile, source.name)
-    live = {shown: (file_id(file), file) for shown, file in files_at(location, registry.profile.root).items()}
+    log = () if _has_log(registry, source, snapshot) else (PUSHED,)
+    live = {shown: (file_id(file), file) for shown, file in _files_now(registry, source).files.items()}
     kept = {} if damaged else placed_files(registry.profile, snapshot)
-    return Verified(snapshot, damaged, drift(registry.engine, source, snapshot, kept, live, scheme_of(source)))
+    return Verified(snapshot, damaged + log, drift(registry.engine, source, snapshot, kept, live, scheme_of(source)))
+
+
+def _files_now(registry: "Registry", source: EventSource) -> Listed:
+    if source.stream_mode is not None and source.name not in registry.profile.sources:
+        return Listed({}, {})
+    return list_files(location_of(registry.profile, source.name), registry.profile.root)
+
+
+def _has_log(registry: "Registry", source: EventSource, snapshot: Snapshot) -> bool:
+    """Whether what was pushed before the snapshot is in the push log as it was.  Reads all of it."""
+    if snapshot.log is None:
+        return True
+    if PushLog(registry.profile.push_path(source.name)).lost(snapshot.log.lengths):
+        return False
+    try:
+        part = PushedPart(registry.engine, registry.profile, source, Position(snapshot.log.segment, snapshot.log.end), fresh=True)
+    except StoreError:
+        return False
+    return part.measured(whole_columns(snapshot)).numbers == snapshot.log.numbers
 
 
 @dataclass(frozen=True)
@@ -95,18 +116,24 @@ def compare_snapshots(registry: "Registry", before: str, after: str | None = Non
         new = read_snapshot(registry, after)[1]
         new_places = placed_files(registry.profile, new)
     else:
-        location = location_of(registry.profile, source.name)
-        listed = list_files(location, registry.profile.root)
+        listed = _files_now(registry, source)
         new_places = dict(listed.files)
         found = {shown: Found(file, file.stat().st_size, file_id(file)) for shown, file in new_places.items()}
-        new = measure(registry.engine, source, listed.reading, found, old)
+        new = measure(registry.engine, source, listed.reading, found, old, pushed_part(registry, source))
     if new.source != old.source:
         raise DataError(f"{before} is of source '{old.source}' and {after} of '{new.source}'; snapshots of one source are compared.")
     columns = _shared(whole_columns(old), whole_columns(new))
     sides = [by_partition({file.path: (file.sha256, there[file.path]) for file in one.files}, scheme_of(source))
              for one, there in ((old, places), (new, new_places))]  # fmt: skip
     changed, rewritten = _partitions(registry, source, (old, new), sides, columns)
+    changed += _pushed_since(old.log, new.log)
     return Difference(source.name, old.id, None if after is None else new.id, _schema(old, new), tuple(changed), tuple(rewritten))
+
+
+def _pushed_since(old: Log | None, new: Log | None) -> list[PartitionDifference]:
+    """A log only grows: one has what the other has, and more."""
+    before, after = (0 if one is None else one.numbers.count for one in (old, new))
+    return [PartitionDifference(PUSHED, before, after, max(after - before, 0), max(before - after, 0), 0)] if before != after else []
 
 
 def _partitions(

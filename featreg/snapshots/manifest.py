@@ -15,6 +15,7 @@ from featreg.snapshots.numbers import Numbers, content_id_of, read_numbers, summ
 from featreg.snapshots.scheme import Scheme, Slot
 
 FORM = 1
+PUSHED = "push log"  # the partition of rows that were pushed
 Schema = tuple[tuple[str, str], ...]
 
 
@@ -35,31 +36,59 @@ class File:
     last: int | None = None
 
 
+@dataclass(frozen=True)
+class Log:
+    """What had been pushed to a source: its push log up to byte `end` of a segment.  It only grows, so it stays where it is.
+
+    form, first, last: as of a file · lengths: of its segments up to there · batched: for `stream="until_batch"`, up to where runs had
+    brought files to each view, UTC microseconds.
+    """
+
+    segment: str
+    end: int
+    records: int
+    form: int
+    numbers: Numbers
+    first: int | None
+    last: int | None
+    lengths: Mapping[str, int]
+    batched: Mapping[str, int | None] = field(default_factory=dict)
+
+
 class _Together:
-    """What files come to together."""
+    """What files, and what was pushed, come to together."""
 
     files: tuple[File, ...]
+    log: Log | None
+
+    @property
+    def _parts(self) -> tuple[File | Log, ...]:
+        return self.files if self.log is None else (*self.files, self.log)
 
     @cached_property
     def numbers(self) -> Numbers:
-        return summed(file.numbers for file in self.files)
+        return summed(one.numbers for one in self._parts)
 
     @property
     def first(self) -> int | None:
-        return min((file.first for file in self.files if file.first is not None), default=None)
+        return min((one.first for one in self._parts if one.first is not None), default=None)
 
     @property
     def last(self) -> int | None:
-        return max((file.last for file in self.files if file.last is not None), default=None)
+        return max((one.last for one in self._parts if one.last is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Partition(_Together):
-    """Files that the location puts together: by the source's scheme, else each file by itself.  slot: its stretch of time, of a scheme."""
+    """Files that the location puts together: by the source's scheme, else each file by itself; or what was pushed.
+
+    slot: its stretch of time, of a scheme.
+    """
 
     name: str
     files: tuple[File, ...]
     slot: Slot | None = None
+    log: Log | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +97,7 @@ class Snapshot(_Together):
 
     files: sorted by path · forms: the different schemas of the files, (column, type) each · shape: `name:family` of all columns ·
     reading: format and options of the location · pin: the version of a table that keeps its own history, in place of copies unless
-    it says that they were made too.
+    it says that they were made too · log: what had been pushed.
     """
 
     source: str
@@ -77,6 +106,7 @@ class Snapshot(_Together):
     shape: str
     reading: Mapping[str, Any] = field(default_factory=dict)
     pin: Mapping[str, Any] | None = None
+    log: Log | None = None
 
     @cached_property
     def manifest_id(self) -> str:
@@ -94,7 +124,8 @@ class Snapshot(_Together):
     def id(self) -> str:
         """Equal data at equal places has one id, however often it is taken."""
         named = {"source": self.source, "manifest": self.manifest_id, "schema": self.schema_id, "content": self.content_id}
-        return content_id({"form": FORM, **named, "pin": None if self.pin is None else dict(self.pin)})
+        pushed = {} if self.log is None else {"log": [self.log.segment, self.log.end, dict(self.log.batched)]}
+        return content_id({"form": FORM, **named, "pin": None if self.pin is None else dict(self.pin), **pushed})
 
     @property
     def is_copied(self) -> bool:
@@ -102,7 +133,13 @@ class Snapshot(_Together):
         return self.pin is None or bool(self.pin.get("copied"))
 
     def partitions(self, scheme: Scheme | None) -> tuple[Partition, ...]:
+        """Of its files."""
         return partitions_of(self.files, scheme)
+
+    def parts(self, scheme: Scheme | None) -> tuple[Partition, ...]:
+        """Of its files, then what was pushed."""
+        pushed = () if self.log is None else (Partition(PUSHED, (), log=self.log),)
+        return (*self.partitions(scheme), *pushed)
 
 
 def manifest_id(files: Iterable[tuple[str, int, str]]) -> str:
@@ -134,6 +171,7 @@ def written(snapshot: Snapshot) -> dict[str, Any]:
         "pin": None if snapshot.pin is None else dict(snapshot.pin),
         "forms": [[list(column) for column in form] for form in snapshot.forms],
         "files": [[one.path, one.bytes, one.sha256, one.form, one.numbers.listed(), one.first, one.last] for one in snapshot.files],
+        "log": None if snapshot.log is None else {**vars(snapshot.log), "numbers": snapshot.log.numbers.listed()},
     }  # fmt: skip
 
 
@@ -146,4 +184,6 @@ def read_document(document: Mapping[str, Any]) -> Snapshot:
         for path, size, sha256, form, numbers, first, last in document["files"]
     )
     forms = tuple(tuple((name, kind) for name, kind in form) for form in document["forms"])
-    return Snapshot(document["source"], files, forms, document["shape"], document["reading"], document["pin"])
+    log = document.get("log")
+    pushed = None if log is None else Log(**{**log, "numbers": read_numbers(log["numbers"])})
+    return Snapshot(document["source"], files, forms, document["shape"], document["reading"], document["pin"], pushed)

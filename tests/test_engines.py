@@ -133,6 +133,34 @@ def test_columns_may_be_called_like_words_of_sql_and_types_may_be_wider_or_narro
         assert {name: found[name] for name in wanted} == wanted
 
 
+def test_files_may_differ_in_width_and_a_column_may_stand_in_their_paths(tmp_path: Path, engine: str) -> None:
+    columns = '"customer": "VARCHAR", "value": "BIGINT", "size": "DOUBLE", "shop": "VARCHAR", "floor": "INTEGER", "at": "TIMESTAMP"'
+    features = '"total": agg.sum("value"), "sizes": agg.last_n("size", 3), "shops": agg.last_n("shop", 3), "floors": agg.sum("floor")'
+    shop = shop_of(tmp_path, engine, one_view(features, columns), '[sources]\norders = "data/*/*/*.parquet"\n')
+    instants = [pa.array([at(minute)], pa.timestamp("us", "UTC")) for minute in (1, 2)]
+    narrow = pa.table({"customer": ["ann"], "value": pa.array([2], pa.int16()), "size": pa.array([0.5], pa.float32()), "at": instants[0]})
+    wide = pa.table({"at": instants[1], "value": [2**40], "size": [0.1], "customer": ["ann"]})
+    for path, rows in (("shop=north sea/floor=1", narrow), ("shop=west/floor=20", wide)):
+        (tmp_path / "data" / path).mkdir(parents=True)
+        pq.write_table(rows, tmp_path / "data" / path / "one.parquet")
+    (found,) = fill(shop, spine(("ann", 10)))
+    wanted = {"total": 2**40 + 2, "sizes": [0.1, 0.5], "shops": ["west", "north sea"], "floors": 21}
+    assert {name: found[name] for name in wanted} == wanted
+
+
+def test_files_may_differ_in_width_and_lack_a_column_that_is_not_declared(tmp_path: Path, engine: str) -> None:
+    shop = shop_of(tmp_path, engine, one_view('"total": agg.sum("value")'))
+    for name, value in (("one", pa.array([2], pa.int32())), ("two", pa.array([2**40]))):
+        more = {} if name == "one" else {"note": [1.5]}
+        rows = {"customer": ["ann"], "value": value, "at": pa.array([at(1)], pa.timestamp("us", "UTC")), **more}
+        pq.write_table(pa.table(rows), tmp_path / f"data/{name}.parquet")
+    assert fill(shop, spine(("ann", 10)))[0]["total"] == 2**40 + 2
+    rows = {"customer": ["ann"], "value": ["2"], "at": pa.array([at(1)], pa.timestamp("us", "UTC"))}
+    pq.write_table(pa.table(rows), tmp_path / "data/three.parquet")
+    with pytest.raises(featreg.DataError, match=r"value.*VARCHAR in three\.parquet"):
+        fill(shop, spine(("ann", 10)))
+
+
 def test_text_files_are_read_as_duckdb_reads_them(tmp_path: Path, engine: str) -> None:
     shop = shop_of(tmp_path, engine, sources='[sources]\norders = "data/*.csv"\n')
     pyarrow.csv.write_csv(order_table([order(1, 'a "b", c', 0.1), order(2, "bob", None, shop="")]), tmp_path / "data/one.csv")

@@ -5,9 +5,12 @@ One session for the whole run, local[2].  The session's zone is Kolkata and the 
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import featreg
+from featreg.engines.spark import Spark
 from featreg.engines.worker import Checked, Told, error_of, told_in, versions
+from featreg.session.output import write_parts
 from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown
 from tests.worlds import World, seeded_world
 
@@ -196,6 +201,18 @@ def _is_running(process: int) -> bool:
         return False
 
 
+def test_an_executor_killed_in_the_middle_changes_nothing_through_spark_connect_too(tmp_path: Path) -> None:
+    """Two executors that are processes; one dies at work, another takes its place, and slow tasks run twice."""
+    files, spine = busy(tmp_path, asked=500)
+    with repository(tmp_path, files) as root:
+        _write(spine, root / "spine.parquet")
+        call = [sys.executable, "-m", "tests.spark_cluster", str(root), str(root / "spine.parquet"), str(root / "out")]
+        done = subprocess.run(call, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "killed 1 of 2 executors" in done.stdout
+        assert _same_bits(filled(root, spine, "local"), pq.read_table(root / "out"))
+
+
 def test_a_write_that_fails_leaves_nothing_and_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     """The set's own feature is out of range for one row: it is found while executors write."""
     files, _ = busy(tmp_path, rows=50)
@@ -228,6 +245,96 @@ def test_a_session_that_is_handed_in_is_used_and_left_as_it_was(tmp_path: Path) 
             session.conf.unset(name)
         assert _same_bits(filled(root, spine, "local"), found)
         assert not list((root / ".featreg/tmp").glob("spark-*")), "scratch is taken away"
+
+
+def test_rows_go_by_uris_and_what_is_staged_there_is_taken_away(tmp_path: Path) -> None:
+    """As in a cluster: scratch, spine and result are where Hadoop's file systems look alone."""
+    files, spine = busy(tmp_path, rows=300, asked=20)
+    files["conf/spark.toml"] = files["conf/spark.toml"].replace("[spark]", f'[spark]\nscratch = "file:{tmp_path}/scratch/"')
+    with repository(tmp_path, files) as root:
+        _write(spine, root / "spine/one.parquet")
+        with featreg.open(root, profile="spark") as registry:
+            made = registry.training_set(SET, f"file:{root}/spine", time="as_of", draft=True)
+            assert made.write(f"file:{root}/out") == f"file:{root}/out" and (root / "out.manifest.json").is_file()
+            with pytest.raises(featreg.UsageError, match="is there already"):
+                made.write(f"file:{root}/out")
+            given = registry.training_set(SET, spine, time="as_of", draft=True).to_arrow()
+            assert list((tmp_path / "scratch").rglob("*.parquet")), "nothing was staged"
+        assert not list((tmp_path / "scratch").iterdir()) and not list((root / ".featreg/tmp").glob("spark-*"))
+        wanted = filled(root, spine, "local")
+        assert _same_bits(wanted, given) and _same_bits(wanted, pq.read_table(root / "out"))
+
+
+def test_a_failed_write_to_a_uri_leaves_nothing(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def fail(uri: str) -> None:
+        Path(uri.removeprefix("file:")).mkdir()
+        made.append(uri)
+        raise featreg.DataError("no room")
+
+    files, _ = busy(tmp_path, rows=2)
+    with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
+        with pytest.raises(featreg.DataError, match="no room"):
+            write_parts(fail, {}, f"file:{root}/out", registry.spark.storage)
+        assert made and not (root / "out").exists() and not (root / "out.manifest.json").exists()
+
+
+def test_a_damaged_file_is_an_error_in_a_session_that_would_pass_over_it(tmp_path: Path) -> None:
+    files, spine = busy(tmp_path, rows=3000)
+    written = bytearray((tmp_path / "events.parquet").read_bytes())
+    written[20:-2000] = bytes(len(written) - 2020)
+    (tmp_path / "events.parquet").write_bytes(written)
+    with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
+        registry.spark.session.conf.set("spark.sql.files.ignoreCorruptFiles", "true")
+        try:
+            with pytest.raises(featreg.DataError, match="Spark failed"):
+                registry.training_set(SET, spine, time="as_of", draft=True)
+        finally:
+            registry.spark.session.conf.unset("spark.sql.files.ignoreCorruptFiles")
+
+
+@pytest.mark.parametrize(("first", "second"), [("local", "spark"), ("spark", "local")])
+def test_what_one_engine_made_the_other_makes_again(tmp_path: Path, first: str, second: str) -> None:
+    """The same content id and the same training set, by files and specs that the log holds."""
+    files, spine = busy(tmp_path, rows=3000, asked=50)
+    files["features/world.py"] = SPEC.replace('event_time="at"', 'event_time="at", starts="1970-01-01"')
+    with repository(tmp_path, files) as root:
+        _write(spine, root / "spine.parquet")
+        with featreg.open(root, profile=first) as registry:
+            registry.apply()
+            registry.snapshot("events")
+            out = root / ("out" if first == "spark" else "out.parquet")
+            made = registry.training_set(SET, root / "spine.parquet", time="as_of")
+            made.write(out)
+            assert made.manifest["numbers"][0] == len(made) == 50
+        for file in (root / "spine.parquet", tmp_path / "events.parquet"):
+            file.unlink()
+        with featreg.open(root, profile=second) as registry:
+            again = root / ("again.parquet" if second == "local" else "again")
+            found = registry.reproduce(made.manifest["id"], out=again)
+            assert len(registry.control().training_sets) == 1
+        assert found.identical and found.same_bytes is None
+        assert {one.kind for one in found.differences} == {"engine"} and found.manifest["id"] == made.manifest["id"]
+        assert _same_bits(pq.read_table(out), pq.read_table(again))
+
+
+def test_a_cluster_is_asked_for_a_place_that_all_of_it_sees(tmp_path: Path) -> None:
+    session = SimpleNamespace(conf={"spark.master": "yarn"})
+    with pytest.raises(featreg.UsageError, match=r'of yarn .* scratch = "s3a:'):
+        Spark({}, tmp_path, None, session)  # type: ignore[arg-type]
+
+
+def test_a_worker_without_a_package_says_which(tmp_path: Path) -> None:
+    class Absent:
+        def __reduce__(self) -> Any:
+            return __import__, ("featreg_is_not_here",)
+
+    files, _ = busy(tmp_path, rows=2)
+    with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
+        engine = registry.spark
+        with pytest.raises(featreg.UsageError, match="no Python package 'featreg_is_not_here'"):
+            engine.collected(engine.run(engine.session.range(1), Absent(), "id long"))  # type: ignore[arg-type]
 
 
 def test_a_worker_with_other_packages_says_which(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def reproduce(
 
     def render(console: "Console") -> None:
         mark = "[green]identical[/green]" if found.identical else "[red]differs[/red]"
-        told = f"{kept.id[:12]} {escape(kept.set)}: {found.table.num_rows:,} rows"
+        told = f"{kept.id[:12]} {escape(kept.set)}: {found.rows:,} rows"
         console.print(f"{mark}  {told}, content {found.content_id[:12]}, then {kept.content_id[:12]}", soft_wrap=True)
-        if found.identical:
+        if found.identical and found.same_bytes is not None:
             console.print("[dim]the written file too, byte for byte[/dim]" if found.same_bytes else "[dim]the file's bytes differ[/dim]")
         for one in found.differences:
             console.print(f"  [yellow]{one.kind}[/yellow]  {escape(one.what)}", soft_wrap=True)
@@ -39,7 +39,7 @@ def reproduce(
             console.print(f"  {escape(name)}: {counted(cells, 'cell differs', 'cells differ')}", soft_wrap=True)
 
     document = {
-        "id": kept.id, "set": kept.set, "identical": found.identical, "same_bytes": found.same_bytes, "rows": found.table.num_rows,
+        "id": kept.id, "set": kept.set, "identical": found.identical, "same_bytes": found.same_bytes, "rows": found.rows,
         "content_id": found.content_id, "expected_content_id": kept.content_id, "differences": found.differences,
         "cells": dict(found.columns), "out": None if out is None else str(out),
     }  # fmt: skip

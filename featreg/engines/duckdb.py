@@ -106,7 +106,7 @@ class DuckDB:
         DuckDB takes the first file's types for all and casts the others to them in silence (1.5 becomes 2).  Here a
         column that files do not agree on gets a type that says so, which fits no declaration.  Reads every footer.
         """
-        groups = [group[0] for group in self._parquet_groups(files, what)]
+        groups = [group[0] for group in self.parquet_groups(files, what)]
         if len(groups) == 1:
             return self.describe(text, what)
         found = {file: dict(self.describe(f"read_parquet([{_literal(file)}]{options})", what).columns) for file in groups}
@@ -125,7 +125,7 @@ class DuckDB:
         }
         return Relation(text.removesuffix(")") + ", union_by_name = true)", tuple(types.items()))
 
-    def _parquet_groups(self, files: list[str], what: str) -> list[list[str]]:
+    def parquet_groups(self, files: list[str], what: str) -> list[list[str]]:
         """The files, those of one schema together.  Reads every footer."""
         shape = "list_sort(list(concat_ws(' ', name, type, type_length, num_children, converted_type, scale, precision, logical_type)))"
         forms = f"SELECT file_name, {shape} AS form FROM parquet_schema([{_listed(files)}]) GROUP BY file_name"
@@ -138,7 +138,7 @@ class DuckDB:
         A column that stands in paths (`month=02/`) is text here: DuckDB's guess at its type depends on which files are read together.
         Raises: DataError when a file cannot be read.
         """
-        groups = self._parquet_groups(files, f"source '{source}'") if _is_parquet(location, files) else [files]
+        groups = self.parquet_groups(files, f"source '{source}'") if _is_parquet(location, files) else [files]
         made = []
         settings = dict(location.get("options", {}))
         is_hive, _ = settings.get("hive_partitioning", True), settings.pop("hive_types", None)

@@ -6,13 +6,14 @@ setting, so neither matters.
 """
 
 import os
+import re
 import shutil
 import sys
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,17 +29,27 @@ from featreg.plan.relation import Relation
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 OWN = ("master", "remote", "scratch", "partitions")  # settings of [spark] that are ours; all others are Spark's
 _QUIET = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
-_MEANWHILE = {  # what the session is set to while a job of ours runs
+_MEANWHILE = {  # what the session is set to while a job of ours runs, whatever its owner chose
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),
+    "spark.sql.execution.arrow.useLargeVarTypes": "false",
+    "spark.sql.files.ignoreCorruptFiles": "false",  # a file that is gone or damaged is an error, never no rows
+    "spark.sql.files.ignoreMissingFiles": "false",
+    "spark.sql.legacy.parquet.nanosAsLong": "false",
+    "spark.sql.parquet.binaryAsString": "false",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",  # days before 1582 as they are
+    "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # not INT96, which readers take for nanoseconds
+    "spark.sql.parquet.writeLegacyFormat": "false",
 }
-_AS_WRITTEN = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
+AS_WRITTEN = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
 _FILES = ("parquet", "csv", "json")
 _CHUNK = 1 << 16  # rows of a table in one blob
+_ABSENT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _NANOSECONDS = ("TIMESTAMP(NANOS", "PARQUET_TYPE_ILLEGAL", "timestamp[ns]")
 
 
@@ -61,9 +72,17 @@ class Spark:
     def __init__(self, settings: Mapping[str, object], state: Path, duckdb: DuckDB, session: "SparkSession | None" = None):
         self.state, self.duckdb = state, duckdb
         self.session = _start(settings, state) if session is None else session
+        master = self.session.conf.get("spark.master", None)
+        if "scratch" not in settings and not str(master).startswith("local"):
+            raise UsageError(
+                f"[spark] in conf: say where executors of {master or 'this session'} and this process both read and write: "
+                'scratch = "s3a://lake/scratch", or a folder that all of them mount.\n'
+                "  What is staged between two steps of a run lies there, and is taken away when the registry is closed."
+            )
         self.name = f"spark-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        self.scratch = f"{settings.get('scratch', state / 'tmp')}/{self.name}"
-        self.is_local = "://" not in self.scratch
+        self.scratch = f"{str(settings.get('scratch', state / 'tmp')).rstrip('/')}/{self.name}"
+        self.is_local = not is_uri(self.scratch)
+        self.storage = Storage(self.session)
         self.partitions = int(str(settings.get("partitions", 0)))
         self._staged = 0
         self._slots: dict[int, tuple[int, ...]] = {}
@@ -72,6 +91,8 @@ class Spark:
         """Take away what was staged.  The session stays, as Spark has one for each process."""
         if self.is_local:
             shutil.rmtree(self.scratch, ignore_errors=True)
+        elif self._staged:
+            self.storage.remove(self.scratch)
         self.duckdb.close()
 
     # Reading ---------------------------------------------------------------------------------
@@ -87,7 +108,7 @@ class Spark:
     def reads_itself(self, location: object) -> bool:
         """Whether a location of a profile is one that Spark alone can read: a table, a URI, another format than files of ours."""
         settings: Mapping[str, Any] = {"path": location} if isinstance(location, str) else dict(location)  # type: ignore[call-overload]
-        return "table" in settings or "://" in str(settings.get("path")) or str(settings.get("format", "parquet")).lower() not in _FILES
+        return "table" in settings or is_uri(str(settings.get("path"))) or str(settings.get("format", "parquet")).lower() not in _FILES
 
     def located(self, source: str, location: object) -> Rows:
         """Rows at a location that Spark alone can read.  Raises: DataError when it cannot."""
@@ -96,16 +117,33 @@ class Spark:
         with self.told(f"source '{source}'"):
             if "table" in settings:
                 return self.frame_rows(self.session.table(str(settings["table"])))
-            reader = self.session.read.format(str(settings.get("format", "parquet"))).options(**_AS_WRITTEN, **options)
+            reader = self.session.read.format(str(settings.get("format", "parquet"))).options(**AS_WRITTEN, **options)
             return self.frame_rows(reader.load(settings["path"]))
 
-    def files(self, relation: Relation, files: Sequence[str]) -> Rows:
-        """Rows of files that the driver's DuckDB has found to fit each other."""
+    def files(self, relation: Relation, files: Sequence[str], declared: Collection[str]) -> Rows:
+        """Rows of files that the driver's DuckDB has found to fit each other.
+
+        declared: the source's columns.  Where one stands in paths alone (`month=02/`), DuckDB says what its type is, and reads.
+        """
         if not relation.text.startswith("read_parquet"):
             return self._through_driver(relation)
-        with self.told("a source"):
-            reader = self.session.read.options(**_AS_WRITTEN, mergeSchema=str(len(files) > 1).lower())
-            return self.frame_rows(reader.parquet(*(f"file://{file}" for file in files)))
+        frame = self.parquet(files, "a source")
+        if ({name.lower() for name, _ in relation.columns} & {name.lower() for name in declared}) - _lower(frame.columns):
+            return self._through_driver(relation)
+        found = self.frame_rows(frame)
+        unlike = {name.lower(): kind for name, kind in relation.columns if " in " in kind}  # what files call it, which no declaration fits
+        columns = tuple((name, unlike.get(name.lower(), kind)) for name, kind in found.relation.columns)
+        return replace(found, relation=replace(found.relation, columns=columns))
+
+    def parquet(self, files: Sequence[str], what: str) -> "DataFrame":
+        """Parquet files as one frame: every column that one of them has, of the widest of its types."""
+        with self.told(what):
+            read = self.session.read.options(**AS_WRITTEN)
+            groups = self.duckdb.parquet_groups(list(files), what)
+            schemas = [read.parquet(f"file://{group[0]}").schema for group in groups] if len(groups) > 1 else []
+            if schemas:
+                read = read.schema(_widest(schemas))
+            return read.parquet(*(f"file://{file}" for file in files))
 
     def _through_driver(self, relation: Relation) -> Rows:
         """Text is parsed by one parser alone, DuckDB's, on the driver: batch by batch, never whole."""
@@ -147,17 +185,22 @@ class Spark:
     # Moving ----------------------------------------------------------------------------------
 
     def ship(self, tables: Iterable[tuple[int, pa.Table]]) -> "DataFrame":
-        """Tables of the driver as a frame of (number, bytes)."""
-        if not self.is_local:
-            return self.session.createDataFrame([(number, to_bytes(table)) for number, table in tables], "number long, rows binary")
+        """Tables of the driver as a frame of (number, bytes).  One of them is in memory."""
         self._staged += 1
-        path = Path(self.scratch) / f"given_{self._staged}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
         schema = pa.schema([("number", pa.int64()), ("rows", pa.binary())])
-        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
+        name = f"given_{self._staged}.parquet"
+        folder = Path(self.scratch if self.is_local else self.state / "tmp" / self.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(folder / name, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
             for number, table in tables:
                 writer.write_batch(pa.record_batch([pa.array([number]), pa.array([to_bytes(table)], pa.binary())], schema=schema))
-        return self.session.read.schema("number long, rows binary").parquet(f"file://{path}")
+        uri = f"file://{folder / name}"
+        if not self.is_local:
+            uri = f"{self.scratch}/{name}"
+            with self.told(f"writing {uri}"):
+                self.storage.move(folder / name, uri)
+            shutil.rmtree(folder)
+        return self.session.read.schema("number long, rows binary").parquet(uri)
 
     def run(self, frame: "DataFrame", task: Task, schema: str | Any) -> "DataFrame":
         """The task over each partition's batches, in the Python workers."""
@@ -207,8 +250,8 @@ class Spark:
             tried, step = 0, 16 * count + 64
             while len(found) < count:
                 numbers = self.session.range(tried, tried + step)
-                for number, place in numbers.select("id", F.expr(f"pmod(hash(id), {count})")).collect():
-                    found.setdefault(place, number)
+                places = numbers.groupBy(F.expr(f"pmod(hash(id), {count})")).agg(F.min("id"))
+                found = {place: number for place, number in places.collect()} | found
                 tried += step
             self._slots[count] = tuple(found[place] for place in range(count))
         return self._slots[count]
@@ -230,19 +273,6 @@ class Spark:
         """Rows partition by partition, in their order; one partition is in memory, and the next on its way."""
         with self.told("Spark"):
             yield from frame.toLocalIterator(prefetchPartitions=True)
-
-    def write_text(self, uri: str, text: str) -> None:
-        """A small file at a URI, through Hadoop's file systems; with Spark Connect, which has none, a folder with that file in it."""
-        with self.told(f"writing {uri}"):
-            context = getattr(self.session, "_jsc", None)
-            if context is None:
-                self.session.createDataFrame([(text,)], "value string").coalesce(1).write.text(uri, lineSep="\n")
-                return
-            jvm: Any = self.session._jvm
-            path = jvm.org.apache.hadoop.fs.Path(uri)
-            stream = path.getFileSystem(context.hadoopConfiguration()).create(path, True)
-            stream.write(bytearray(text.encode()))
-            stream.close()
 
     @contextmanager
     def told(self, what: str) -> Iterator[None]:
@@ -271,8 +301,83 @@ class Spark:
                 self.session.conf.unset(name) if old is None else self.session.conf.set(name, old)
 
 
+class Storage:
+    """Small things at URIs, where only Spark can look: through Hadoop's file systems, or what Spark Connect has in their place."""
+
+    def __init__(self, session: "SparkSession"):
+        self.session = session
+        self.context: Any = getattr(session, "_jsc", None)  # None with Spark Connect
+
+    def write_text(self, uri: str, text: str) -> None:
+        """A file; with Spark Connect a folder with that file in it."""
+        if self.context is None:
+            self.session.createDataFrame([(text,)], "value string").coalesce(1).write.mode("overwrite").text(uri, lineSep="\n")
+            return
+        stream = self._system(uri).create(self._path(uri), True)
+        stream.write(bytearray(text.encode()))
+        stream.close()
+
+    def move(self, file: Path, uri: str) -> None:
+        """A local file to a URI.  Spark Connect takes it to where its server's settings allow that."""
+        if self.context is None:
+            self.session.copyFromLocalToFs(str(file), uri)  # type: ignore[attr-defined]
+            file.unlink()
+        else:
+            self._system(uri).copyFromLocalFile(True, True, self._path(f"file://{file}"), self._path(uri))
+
+    def is_there(self, uri: str) -> bool:
+        """Whether something is; Spark Connect cannot look, and says it when that is written over."""
+        return self.context is not None and bool(self._system(uri).exists(self._path(uri)))
+
+    def remove_made(self, uri: str) -> None:
+        """Take away a folder that was not there before.  Who cannot look takes nothing: of a failed write Spark leaves no part file."""
+        if self.context is not None:
+            self.remove(uri)
+
+    def remove(self, uri: str) -> None:
+        """Take a folder away, whatever is in it; Spark Connect, which deletes nothing, leaves it empty."""
+        if self.context is None:
+            self.session.createDataFrame([], "nothing string").write.mode("overwrite").parquet(uri)
+        else:
+            self._system(uri).delete(self._path(uri), True)
+
+    def _path(self, uri: str) -> Any:
+        jvm: Any = self.session._jvm
+        return jvm.org.apache.hadoop.fs.Path(uri)
+
+    def _system(self, uri: str) -> Any:
+        return self._path(uri).getFileSystem(self.context.hadoopConfiguration())
+
+
 def is_frame(value: object) -> bool:
     return type(value).__module__.startswith("pyspark.sql")
+
+
+def is_uri(location: str) -> bool:
+    """Whether a location is one for Hadoop's file systems: `s3a://lake/x`, `dbfs:/x`.
+
+    A path of a file system that all machines mount is none.
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", location) is not None
+
+
+def _lower(names: Iterable[str]) -> set[str]:
+    return {name.lower() for name in names}
+
+
+def _widest(schemas: "Sequence[StructType]") -> "StructType":
+    """One schema for files of several: where types have none in common, that of the first."""
+    from pyspark.sql.types import StructField, StructType
+
+    fields: dict[str, StructField] = {}
+    for schema in schemas:
+        for one in schema.fields:
+            before = fields.setdefault(one.name.lower(), one)
+            for widths in (("byte", "short", "integer", "long"), ("float", "double")):
+                names = [before.dataType.typeName(), one.dataType.typeName()]
+                if set(names) <= set(widths) and widths.index(names[1]) > widths.index(names[0]):
+                    fields[one.name.lower()] = StructField(before.name, one.dataType)
+    return StructType(list(fields.values()))
 
 
 def quoted(name: str) -> str:
@@ -297,8 +402,14 @@ def _in_our_words(error: Exception, what: str) -> Exception:
             f"{what} cannot be read: Spark does not read timestamps in nanoseconds.\n"
             "  Write the column in microseconds: date_trunc('microsecond', t), or cast it to timestamp[us]."
         )
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return DataError(f"{what}: Spark failed: {first.strip()}")
+    absent = _ABSENT.search(text)
+    if absent is not None:
+        return UsageError(
+            f"a Spark worker has no Python package '{absent[1]}'.\n"
+            "  Install there what the driver has, or ship the driver's environment (spark.archives, or the cluster's image)."
+        )
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("SQLSTATE")] or [type(error).__name__]
+    return DataError(f"{what}: Spark failed: {lines[-1] if 'Python worker' in lines[0] else lines[0]}")
 
 
 class Overflown(Exception):

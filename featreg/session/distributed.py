@@ -3,6 +3,7 @@
 The driver holds the plan, counts and what it was handed; rows go from executor to executor.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,30 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from featreg.compile import CompiledSet, CompiledView, Lookup
 from featreg.compile.program import build_program
+from featreg.define import EventSource
 from featreg.engines.duckdb import source_files
-from featreg.engines.spark import Overflown, Rows, Spark, arrow_schema, is_frame
-from featreg.engines.worker import PLACED, from_bytes
+from featreg.engines.spark import AS_WRITTEN, Overflown, Rows, Spark, arrow_schema, is_frame, is_uri
+from featreg.engines.worker import PLACED, ROWS, from_bytes
 from featreg.errors import OverflowDataError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.relation import Relation, quote
 from featreg.plan.scan_sql import scan_text
-from featreg.registry.events import EventPlane
-from featreg.session.manifest import training_manifest
+from featreg.session.keeping import Fingerprint, Keeper, as_parquet, fingerprint_of, formed, named, numbers_sql
+from featreg.session.manifest import SPINE_PART, fingerprint_of_parts, part_fingerprint, training_manifest
 from featreg.session.order import in_order
+from featreg.session.output import write_blocks, write_parts
 from featreg.session.sources import SourceFinder
 from featreg.session.tables import instants_of, read_table, request_column
 from featreg.session.tasks import (
     BLOBS,
     FILE,
     FRAGMENTS,
+    NUMBERS,
     STAGED,
     START,
     Ask,
     Assemble,
     Carry,
+    CountBlock,
     Lift,
     Numbering,
     StageSpine,
@@ -45,6 +51,8 @@ from featreg.session.tasks import (
 )
 from featreg.session.training_set import ViewReceipt, check_spine, cutoffs
 from featreg.snapshots.manifest import Snapshot
+from featreg.snapshots.numbers import read_numbers, summed
+from featreg.snapshots.objects import ObjectStore
 from featreg.sweep.stream import Layout
 from featreg.sweep.warm import BACKFILL, compile_for
 from featreg.sweep.words import arrow_type
@@ -56,7 +64,7 @@ if TYPE_CHECKING:
 
     from featreg.session.registry import Registry
 
-BLOCK_ROWS = 1 << 17  # spine rows of a part file: 28 columns of doubles are 30 MB
+BLOCK_ROWS = SPINE_PART  # spine rows of a part file: 28 columns of doubles are 30 MB
 _DAY = 86_400_000_000
 _FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -69,10 +77,10 @@ def distributed_training_set(
     """What `Registry.training_set` gives with Spark."""
     engine = registry.spark
     filling = fill_with_spark(engine, compiled, views, lambda view: _source_of(engine, finder, view), staged, known_at, progress)
-    manifest = training_manifest(
+    facts = training_manifest(
         compiled, revision, finder.files, registry.root, staged.table, staged, filling.receipts, asked, snapshots, engine="spark"
     )
-    return DistributedTrainingSet(filling, manifest, filling.receipts, None if asked["draft"] else registry.events)
+    return DistributedTrainingSet(filling, facts, filling.receipts)
 
 
 @dataclass(frozen=True)
@@ -102,20 +110,20 @@ def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView) -> Sourc
     location = finder.profile.sources.get(name)
     if name in finder.given or name in finder.placed or location is None or not engine.reads_itself(location):
         relation, about = finder.find(source, batched)
-        return Source(tuple(rows_of_part(engine, finder.files.get(name, []), part) for part in relation.parts), about)
+        return Source(tuple(rows_of_part(engine, source, finder.files.get(name, []), part) for part in relation.parts), about)
     found, log = engine.located(name, location), finder.log_of(source)
     finder.files[name] = []
     if log is None:
         return Source((found,), None)
     pushed = finder.pushed_rows(source, log[0], batched)
     bounded = finder.before_the_stream(source, found.relation, pushed)
-    return Source((replace(found, relation=bounded), rows_of_part(engine, [], pushed)), None)
+    return Source((replace(found, relation=bounded), rows_of_part(engine, source, [], pushed)), None)
 
 
-def rows_of_part(engine: Spark, files: Sequence[str], part: Relation) -> Rows:
+def rows_of_part(engine: Spark, source: EventSource, files: Sequence[str], part: Relation) -> Rows:
     """Rows that the driver's DuckDB has found: files, or a table that it holds."""
     table = next((table for name, table in engine.duckdb.tables.items() if quote(name) == part.text), None)
-    rows = engine.files(part, files) if table is None else engine.given(table)
+    rows = engine.files(part, files, [name for name, _ in source.columns]) if table is None else engine.given(table)
     return replace(rows, relation=replace(rows.relation, since=part.since, before=part.before))
 
 
@@ -187,18 +195,18 @@ def _frame_of(engine: Spark, spine: Any, root: Path) -> "DataFrame | None":
     if not isinstance(spine, (str, Path)):
         return None
     text = str(spine)
-    if "://" in text:
-        files = [text]
+    if is_uri(text):
+        with engine.told("the spine"):
+            frame = engine.session.read.options(**AS_WRITTEN, mergeSchema="true").parquet(text)
     elif not text.lower().endswith((".parquet", ".pq")) and not (root / text).is_dir():
         return None
     else:
         whole = Path(text) if Path(text).exists() else root / text
-        files = [f"file://{file}" for file in (sorted(whole.rglob("*.parquet")) if whole.is_dir() else source_files(str(whole), root))]
+        files = sorted(map(str, whole.rglob("*.parquet"))) if whole.is_dir() else source_files(str(whole), root)
         if not files:
             return None
-    with engine.told("the spine"):
-        read = engine.session.read.options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED").parquet(*files)
-        return read.selectExpr("*", f"_metadata.file_path AS {FILE}", f"_metadata.file_block_start AS {START}")
+        frame = engine.parquet(files, "the spine")
+    return frame.selectExpr("*", f"_metadata.file_path AS {FILE}", f"_metadata.file_block_start AS {START}")
 
 
 def fill_with_spark(
@@ -304,10 +312,11 @@ class Filling:
         used = self.compiled.request if derived else ()
         return Assemble(self.spine.numbering, len(self.staged), carried, shown, self.compiled.names, types, used, derived)
 
-    def _frame(self, task: Assemble, schema: Any) -> "DataFrame":
-        parts = list(self.staged)
-        if task.carried:
-            parts.append(self.engine.run(self.spine.chunks, Carry(self.spine.numbering, task.carried), FRAGMENTS))
+    def _frame(self, task: "Assemble | CountBlock", schema: Any) -> "DataFrame":
+        block = task if isinstance(task, Assemble) else task.assemble
+        parts = list(self.staged[: block.lookups])
+        if block.carried:
+            parts.append(self.engine.run(self.spine.chunks, Carry(self.spine.numbering, block.carried), FRAGMENTS))
         whole = parts[0]
         for part in parts[1:]:
             whole = whole.unionByName(part)
@@ -330,6 +339,33 @@ class Filling:
             raise _overflow(self.engine, error, None, self.spine) from None
         assert first == len(self.spine), f"{first} of {len(self.spine)} rows came back"
 
+    def fingerprint(self) -> tuple[Fingerprint, str]:
+        """What the rows are, and what the spine is: counted by executors, a block each, and added up here."""
+        spine = tuple(self.spine.schema.names)
+        columns, left_out = formed(self.engine.duckdb_columns(self.schema), len(self.compiled.names))
+        task = CountBlock(self._assemble(spine), spine, numbers_sql(columns, ROWS))
+        try:
+            found = sorted(self.engine.collected(self._frame(task, NUMBERS)))
+        except Overflown as error:
+            raise _overflow(self.engine, error, None, self.spine) from None
+        numbers = summed(read_numbers(one[2:]) for one in found)
+        assert numbers.count == len(self.spine), f"{numbers.count} of {len(self.spine)} rows were met"
+        parts = [one["spine"] for one in found] or [part_fingerprint(_bare(self.spine.schema).empty_table())]
+        return fingerprint_of(columns, left_out, numbers), fingerprint_of_parts(parts)
+
+    def put_spine(self, objects: ObjectStore) -> str:
+        """Keep the spine's rows; those that executors read pass through the driver, a block at a time."""
+        if self.spine.table is not None:
+            return objects.put_bytes(as_parquet(self.spine.table))
+        names = tuple(self.spine.schema.names)
+        frame = self._frame(Assemble(self.spine.numbering, 0, names, names, (), {}, (), ()), BLOBS)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "spine.parquet")
+            with pq.ParquetWriter(file, _bare(self.spine.schema), compression="zstd") as writer:
+                for one in self.engine.streamed(frame):
+                    writer.write_table(from_bytes(pa.scalar(one["rows"])))
+            return objects.put_file(file)[0]
+
     @cached_property
     def schema(self) -> pa.Schema:
         features = [pa.field(name, arrow_type(kind)) for name, kind in self.compiled.columns]
@@ -347,6 +383,11 @@ class Filling:
                 self._frame(task, spark_schema).write.parquet(path)
         except Overflown as error:
             raise _overflow(self.engine, error, None, self.spine) from None
+
+
+def _bare(schema: pa.Schema) -> pa.Schema:
+    """Names and types alone, as blocks have them."""
+    return pa.schema([(one.name, one.type) for one in schema])
 
 
 def _plain(one: pa.Field) -> pa.Field:
@@ -369,9 +410,18 @@ class DistributedTrainingSet:
     """
 
     filling: Filling
-    manifest: Mapping[str, Any]
+    facts: Mapping[str, Any]
     receipts: tuple[ViewReceipt, ...] = field(default=())
-    events: EventPlane | None = field(default=None, repr=False, compare=False)  # where writing it is told; nowhere for a draft
+    keeper: Keeper | None = field(default=None, repr=False, compare=False)  # who records it; nobody for a draft
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What made it.  With its id and content id, but for a draft; executors work them out when this is first asked for."""
+        if self.keeper is None:
+            return self.facts
+        found, spine = self.filling.fingerprint()
+        told = self.facts["spine"]
+        return named({**self.facts, "spine": {**told, "sha256": told["sha256"] or spine}}, found)
 
     def __len__(self) -> int:
         return len(self.filling.spine)
@@ -392,20 +442,20 @@ class DistributedTrainingSet:
     def write(self, path: str | Path) -> Path | str:
         """A folder: Parquet part files, written by the executors, in the spine's order.  A file: .parquet or .csv, through the driver.
 
-        The manifest is beside it as `<path>.manifest.json`.  All is written whole or not at all.
+        The manifest is beside it as `<path>.manifest.json`.  All is written whole or not at all.  The log holds what made it, so that
+        `featreg reproduce ID` can make it again; a draft is written and no more.
         """
-        from featreg.session.output import write_blocks, write_parts
-        from featreg.session.receipts import tell_written
-
-        began = time.perf_counter()
-        written: Path | str
-        if "://" in str(path) or Path(path).suffix not in (".parquet", ".csv"):
-            written = write_parts(self.filling.write_parts, self.manifest, str(path), self.filling.engine.write_text)
-        else:
-            written = write_blocks(self.filling.schema, self.filling.blocks(), self.manifest, Path(path))
-        if self.events is not None and isinstance(written, Path):
-            tell_written(self.events, self.manifest, written, time.perf_counter() - began)
+        whole, began = self.manifest, time.perf_counter()
+        written = self.write_again(whole, path)
+        if self.keeper is not None:
+            self.keeper.hold(whole, written, self.filling.put_spine, time.perf_counter() - began)
         return written
+
+    def write_again(self, manifest: Mapping[str, Any], path: str | Path) -> Path | str:
+        """Write it, and record nothing."""
+        if is_uri(str(path)) or Path(path).suffix not in (".parquet", ".csv"):
+            return write_parts(self.filling.write_parts, manifest, str(path), self.filling.engine.storage if is_uri(str(path)) else None)
+        return write_blocks(self.filling.schema, self.filling.blocks(), manifest, Path(path))
 
     def _repr_html_(self) -> str:
         return next(self.filling.blocks(), self.filling.schema.empty_table()).slice(0, 20).to_pandas().to_html()

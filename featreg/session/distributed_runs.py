@@ -47,7 +47,7 @@ def sorted_by_spark(engine: Spark, finder: SourceFinder, run: Run) -> SortedRows
 def _lifts(engine: Spark, finder: SourceFinder, run: Run, reading: Reading) -> Iterator[tuple[Rows, ScanText, tuple[str, str]]]:
     """Each part's rows, with the text of their scan and that of examples."""
     files = [str(finder.profile.root / file) for file in reading.files]
-    source = Source(tuple(rows_of_part(engine, files, part) for part in reading.relation.parts), None)
+    source = Source(tuple(rows_of_part(engine, run.view.scan.source, files, part) for part in reading.relation.parts), None)
     earliest = None if run.program.longest is None else run.s - run.program.longest
     scan = scan_text(run.view, run.program, source.relation, earliest, reading.before, reading.since)
     for rows, texts in zip(source.parts, scan.parts):

@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,18 @@ import pyarrow.parquet as pq
 from featreg.canonical import content_id, file_id
 from featreg.engines.duckdb import DuckDB
 from featreg.errors import DataError
+from featreg.plan.relation import quote
 from featreg.registry.decided import append_decided
 from featreg.registry.events import EventPlane
 from featreg.registry.log import ControlLog
 from featreg.registry.state import ControlState
-from featreg.session.output import manifest_path, write_training_set
+from featreg.session.output import manifest_text, write_training_set
 from featreg.session.receipts import tell_written
 from featreg.session.snapshots import SnapshotRemovedError, objects_of
-from featreg.snapshots.families import duckdb_columns, shape_text
+from featreg.snapshots.families import Column, duckdb_columns, shape_text
 from featreg.snapshots.manifest import manifest_id
 from featreg.snapshots.numbers import Numbers, content_id_of, read_numbers
+from featreg.snapshots.objects import ObjectStore
 from featreg.snapshots.row_sql import duckdb_numbers
 
 if TYPE_CHECKING:
@@ -47,22 +49,31 @@ def fingerprint(engine: DuckDB, table: pa.Table, features: int) -> Fingerprint:
 
     features: how many of the last columns are features.  Order of rows is not in it.
     """
-    left_out: tuple[str, ...] = ()
-    try:
-        shape, numbers = _fingerprint(engine, table)
-    except DataError:
-        left_out = tuple(table.column_names[: table.num_columns - features])
-        shape, numbers = _fingerprint(engine, table.drop_columns(list(left_out)))
-    return Fingerprint(content_id_of(shape, numbers), shape, numbers, left_out)
-
-
-def _fingerprint(engine: DuckDB, table: pa.Table) -> tuple[str, Numbers]:
     relation = engine.register("featreg_made", table)
     try:
-        columns = duckdb_columns(relation.columns, "the training set")
-        return shape_text(columns), read_numbers(engine.rows(duckdb_numbers(columns, relation.text))[0])
+        columns, left_out = formed(relation.columns, features)
+        return fingerprint_of(columns, left_out, read_numbers(engine.rows(numbers_sql(columns, relation.text))[0]))
     finally:
         engine.unregister("featreg_made")
+
+
+def formed(columns: Sequence[tuple[str, str]], features: int) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """The columns of a training set that are in its content id, and those that are left out.  features: how many of the last are."""
+    try:
+        return duckdb_columns(columns, "the training set"), ()
+    except DataError:
+        of_spine = len(columns) - features
+        return duckdb_columns(columns[of_spine:], "the training set"), tuple(name for name, _ in columns[:of_spine])
+
+
+def numbers_sql(columns: Sequence[Column], relation: str) -> str:
+    """A DuckDB query for the nine numbers of these columns of a relation."""
+    return duckdb_numbers(columns, f"(SELECT {', '.join(quote(column.name) for column in columns)} FROM {relation})")
+
+
+def fingerprint_of(columns: Sequence[Column], left_out: tuple[str, ...], numbers: Numbers) -> Fingerprint:
+    shape = shape_text(columns)
+    return Fingerprint(content_id_of(shape, numbers), shape, numbers, left_out)
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,6 @@ class Keeper:
     profile: "Profile"
     log: ControlLog
     events: EventPlane
-    spine: pa.Table = field(repr=False)
     generation: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -83,14 +93,9 @@ class Keeper:
         """The manifest with the content id of the rows, and the training set's own id."""
         engine = DuckDB(self.profile.duckdb, self.profile.state / "tmp")
         try:
-            found = fingerprint(engine, table, len(facts["features"]))
+            return named(facts, fingerprint(engine, table, len(facts["features"])))
         finally:
             engine.close()
-        whole = {
-            **facts, "content_id": found.content_id, "numbers": found.numbers.listed(), "columns": found.shape,
-            "left_out": list(found.left_out),
-        }  # fmt: skip
-        return {**whole, "id": training_set_id(whole)}
 
     def write(self, table: pa.Table, whole: Mapping[str, Any], path: Path) -> Path:
         """The file, its manifest, the spine and the record that holds the snapshots.
@@ -99,21 +104,26 @@ class Keeper:
         """
         began = time.perf_counter()
         written = write_training_set(table, whole, path)
-        objects = objects_of(self.profile)
-        with objects.locked():
-            kept = [objects.put_bytes(_as_parquet(self.spine))]
-            if self.files:
-                kept.append(objects.put_bytes(json.dumps(self.files, sort_keys=True).encode()))
-            manifest_object = objects.put_bytes(manifest_path(path).read_bytes())
-            self._record(whole, kept, manifest_object, written)
-        tell_written(self.events, whole, written, time.perf_counter() - began)
+        spine = table.select(range(table.num_columns - len(whole["features"])))
+        self.hold(whole, written, lambda objects: objects.put_bytes(as_parquet(spine)), time.perf_counter() - began)
         return written
 
-    def _record(self, manifest: Mapping[str, Any], kept: list[str], manifest_object: str, path: Path) -> None:
+    def hold(self, whole: Mapping[str, Any], written: Path | str, put_spine: Callable[[ObjectStore], str], seconds: float) -> None:
+        """Keep what made a training set that is written to a file, a folder or a URI, and record it.  put_spine: keeps the spine's rows."""
+        objects = objects_of(self.profile)
+        with objects.locked():
+            kept = [put_spine(objects)]
+            if self.files:
+                kept.append(objects.put_bytes(json.dumps(self.files, sort_keys=True).encode()))
+            self._record(whole, kept, objects.put_bytes(manifest_text(whole).encode()), written)
+        tell_written(self.events, whole, written, seconds)
+
+    def _record(self, manifest: Mapping[str, Any], kept: list[str], manifest_object: str, written: Path | str) -> None:
+        path, sha256 = (str(written), "") if isinstance(written, str) else (str(written.resolve()), _sha256(written))
         body = {
             "id": manifest["id"], "set": manifest["set"], "generation": self.generation, "pin": manifest["asked"]["pin"],
             "rows": manifest["rows"], "content_id": manifest["content_id"], "sources": _sources(manifest), "manifests": [manifest_object],
-            "objects": kept, "path": str(path.resolve()), "file_sha256": file_id(path),
+            "objects": kept, "path": path, "file_sha256": sha256,
         }  # fmt: skip
 
         def unless_removed(state: ControlState) -> dict:
@@ -124,6 +134,20 @@ class Keeper:
 
         overtaken = "other processes write to the log all the time; the file is written, and is in no list.\n  Write it again."
         append_decided(self.log, self.profile.control_cache, "training_set", unless_removed, overtaken)
+
+
+def named(facts: Mapping[str, Any], found: Fingerprint) -> dict[str, Any]:
+    """A manifest with what its rows are, and with the id that follows from all of it."""
+    whole = {
+        **facts, "content_id": found.content_id, "numbers": found.numbers.listed(), "columns": found.shape,
+        "left_out": list(found.left_out),
+    }  # fmt: skip
+    return {**whole, "id": training_set_id(whole)}
+
+
+def _sha256(written: Path) -> str:
+    """Of a file; a folder of part files has none, for Spark writes other bytes each time."""
+    return file_id(written) if written.is_file() else ""
 
 
 def training_set_id(manifest: Mapping[str, Any]) -> str:
@@ -147,7 +171,7 @@ def _sources(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _as_parquet(table: pa.Table) -> bytes:
+def as_parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

@@ -1,6 +1,6 @@
 """Say what made a training set: definitions, revision, data and versions."""
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from featreg.compile import CompiledSet
 from featreg.snapshots.manifest import Snapshot
 
 FORM = 1
+SPINE_PART = 1 << 17  # rows; executors work out the fingerprint of a spine by such parts
 _LIBRARIES = ("featreg", "duckdb", "numba", "numpy", "pyarrow", "sqlglot")
 
 
@@ -71,11 +72,22 @@ def library_versions() -> dict[str, str]:
 
 
 def spine_fingerprint(spine: pa.Table) -> str:
-    """SHA-256 of the spine as an Arrow stream of one batch: its columns, types and rows in order."""
+    """What a spine is: its columns, types and rows in order.  A part of it is in memory twice."""
+    starts = range(0, max(spine.num_rows, 1), SPINE_PART)
+    return fingerprint_of_parts([part_fingerprint(spine.slice(start, SPINE_PART)) for start in starts])
+
+
+def part_fingerprint(rows: pa.Table) -> str:
+    """SHA-256 of rows as an Arrow stream of one batch."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, spine.schema.remove_metadata()) as writer:
-        writer.write_table(spine.replace_schema_metadata(None).combine_chunks())
+    with pa.ipc.new_stream(sink, rows.schema.remove_metadata()) as writer:
+        writer.write_table(rows.replace_schema_metadata(None).combine_chunks())
     return bytes_id(memoryview(sink.getvalue()))
+
+
+def fingerprint_of_parts(parts: Sequence[str]) -> str:
+    """parts: fingerprints of so many rows each as a part has, in the spine's order.  Of one it is the whole's."""
+    return parts[0] if len(parts) == 1 else bytes_id("".join(parts).encode())
 
 
 def _file(path: Path, root: Path) -> dict[str, Any]:

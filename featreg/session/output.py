@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
@@ -54,17 +54,31 @@ def _whole(path: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_parts(
-    write: Callable[[str], None], manifest: Mapping[str, Any], path: str, write_text: Callable[[str, str], None]
-) -> Path | str:
+class Storage(Protocol):
+    """What can be done at a URI, beside writing part files there."""
+
+    def write_text(self, uri: str, text: str) -> None: ...
+
+    def is_there(self, uri: str) -> bool: ...
+
+    def remove_made(self, uri: str) -> None: ...
+
+
+def write_parts(write: Callable[[str], None], manifest: Mapping[str, Any], path: str, storage: Storage | None) -> Path | str:
     """A folder of part files that `write(location)` makes elsewhere.
 
-    Beside its name and renamed, where the location is a local folder; at a URI in place, for object stores know no
-    renaming: there Spark's committer leaves no part file of a run that failed, and `_SUCCESS` says that a folder is whole.
+    Beside its name and renamed, where the location is a local folder.  At a URI, which has a storage, in place, for object stores know
+    no renaming: there `_SUCCESS` says that a folder is whole, and what a run that failed has left is taken away.
     """
-    if "://" in path:
-        write(path)
-        write_text(f"{path.rstrip('/')}.manifest.json", _manifest_text(manifest))
+    if storage is not None:
+        if storage.is_there(path):
+            raise UsageError(f"{path} is there already. Write to another folder, or take it away.")
+        try:
+            write(path)
+            storage.write_text(f"{path.rstrip('/')}.manifest.json", manifest_text(manifest))
+        except BaseException:
+            storage.remove_made(path)
+            raise
         return path
     folder = Path(path).absolute()
     if folder.exists():
@@ -83,11 +97,11 @@ def write_parts(
 def _write_manifest(manifest: Mapping[str, Any], path: Path) -> None:
     side = manifest_path(path)
     part = side.with_name(f".{side.name}.{os.getpid()}.part")
-    part.write_text(_manifest_text(manifest), encoding="utf-8")
+    part.write_text(manifest_text(manifest), encoding="utf-8")
     os.replace(part, side)
 
 
-def _manifest_text(manifest: Mapping[str, Any]) -> str:
+def manifest_text(manifest: Mapping[str, Any]) -> str:
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
 
 

@@ -14,7 +14,7 @@ from featreg.compile import CompiledView
 from featreg.errors import StoreError
 from featreg.registry.events import EventPlane
 from featreg.registry.log import Record
-from featreg.session.output import manifest_path
+from featreg.session.output import manifest_text
 
 if TYPE_CHECKING:
     from featreg.session.materialize import Receipt
@@ -39,7 +39,7 @@ def tell_materialized(events: EventPlane, receipt: "Receipt", view: CompiledView
     return receipt
 
 
-def tell_written(events: EventPlane, manifest: Mapping[str, Any], path: Path, seconds: float) -> None:
+def tell_written(events: EventPlane, manifest: Mapping[str, Any], path: Path | str, seconds: float) -> None:
     """seconds: of the writing; each view has its own for the backfill."""
     views = [
         {"view": one["view"], "rows": one["events"], "rejected": one["rejected"], "seconds": one["seconds"]} for one in manifest["views"]
@@ -47,13 +47,15 @@ def tell_written(events: EventPlane, manifest: Mapping[str, Any], path: Path, se
     body = {
         "verb": "training-set", "set": manifest["set"], "pin": manifest["asked"]["pin"], "rows": manifest["rows"],
         "bytes": _bytes_of(path), "seconds": round(seconds, 4), "path": str(path), "views": views,
-        "manifest": bytes_id(manifest_path(path).read_bytes()), "features": json.loads(json.dumps(manifest["features"])),
+        "manifest": bytes_id(manifest_text(manifest).encode()), "features": json.loads(json.dumps(manifest["features"])),
     }  # fmt: skip
     _tell(events, body)
 
 
-def _bytes_of(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
+def _bytes_of(path: Path | str) -> int:
+    """Of a file, or of all files in a folder; 0 at a URI."""
+    if isinstance(path, str):
+        return 0
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 

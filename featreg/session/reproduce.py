@@ -20,13 +20,13 @@ from featreg.registry.kept import KeptTrainingSet, find_one
 from featreg.registry.push_log import START, Position
 from featreg.registry.state import ControlState
 from featreg.session.coverage import told
-from featreg.session.keeping import fingerprint
 from featreg.session.manifest import library_versions, spine_fingerprint
 from featreg.session.output import write_training_set
 from featreg.session.pushed_part import pushed_verdicts
 from featreg.session.snapshots import objects_of
 from featreg.session.source_files import files_at, location_of, stat_of
 from featreg.session.training import Asked, make_training_set
+from featreg.session.training_set import TrainingSet
 from featreg.snapshots.coverage import Coverage, Kind, Verdict
 from featreg.snapshots.manifest import manifest_id
 
@@ -46,13 +46,14 @@ class Difference:
 class Reproduced:
     """A training set made again.
 
-    identical: the same rows, as content ids say · same_bytes: the written file too, None where that cannot be asked ·
+    identical: the same rows, as content ids say · same_bytes: the written file too, None where Spark wrote one of them, which cuts rows
+    into files in its own way ·
     differences: what could explain other rows; where the rows are the same they made none · columns: how many cells of a column
     differ, where the file that was written is still there.
     """
 
     kept: KeptTrainingSet
-    table: pa.Table
+    rows: int
     manifest: Mapping[str, Any]
     content_id: str
     identical: bool
@@ -87,13 +88,18 @@ def reproduce(registry: "Registry", named: str, live: bool = False, out: Path | 
     known = None if asked["known_at"] is None else parse_instant(asked["known_at"])
     again = Asked(spine, asked["time"], False, {}, None, known, snapshots or None, pushed, batched, checked=not live)
     made = make_training_set(registry, used, feature_set, again)
-    table, path = made.to_arrow(), Path(kept.path)
-    content = fingerprint(registry.engine, table, len(feature_set.ids)).content_id
+    content = made.manifest["content_id"]
     identical = content == kept.content_id
-    same_bytes = _written(table, made.manifest, path.suffix, out) == kept.file_sha256
-    columns = {} if identical else _cells(table, path, kept.file_sha256)
     differences = tuple(_differences(manifest, made.manifest, feature_set))
-    return Reproduced(kept, table, made.manifest, content, identical, same_bytes, differences, columns)
+    if not isinstance(made, TrainingSet):
+        if out is not None:
+            made.write_again(made.manifest, out)
+        return Reproduced(kept, len(made), made.manifest, content, identical, None, differences, {})
+    table, path = made.to_arrow(), Path(kept.path)
+    written = _written(table, made.manifest, path.suffix, out)
+    same_bytes = written == kept.file_sha256 if kept.file_sha256 and manifest["engine"] == "duckdb" else None
+    columns = {} if identical else _cells(table, path, kept.file_sha256)
+    return Reproduced(kept, len(made), made.manifest, content, identical, same_bytes, differences, columns)
 
 
 def definitions_of(registry: "Registry", kept: KeptTrainingSet) -> "tuple[Applied, CompiledSet]":
@@ -187,11 +193,13 @@ def _changed_files(registry: "Registry", name: str, listed: list[dict[str, Any]]
 
 
 def _written(table: pa.Table, manifest: Mapping[str, Any], suffix: str, out: Path | None) -> str:
-    """The SHA-256 of the file, as it would be written now."""
+    """The SHA-256 of the file, as it would be written now; none of what is no file."""
     if out is not None:
         write_training_set(table, manifest, out)
         if out.suffix == suffix:
             return file_id(out)
+    if suffix not in (".parquet", ".csv"):
+        return ""
     with tempfile.TemporaryDirectory() as folder:
         return file_id(write_training_set(table, {}, Path(folder, f"again{suffix}")))
 
@@ -210,8 +218,8 @@ def _differences(manifest: Mapping[str, Any], now: Mapping[str, Any], feature_se
     if manifest["engine"] != now["engine"]:
         yield Difference("engine", f"{manifest['engine']} → {now['engine']}")
     for name, version in manifest["versions"].items():
-        if now["versions"].get(name) != version:
-            yield Difference("library", f"{name} {version} → {now['versions'].get(name)}")
+        if now["versions"].get(name, version) != version:  # an engine's own library is of that engine alone
+            yield Difference("library", f"{name} {version} → {now['versions'][name]}")
 
 
 def _named(files: list[dict[str, Any]]) -> set[tuple[str, str]]:

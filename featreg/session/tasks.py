@@ -17,8 +17,10 @@ from featreg.compile.program import SweepProgram
 from featreg.engines.worker import Spread, Told, from_bytes, query_batches, sorted_batches, to_bytes
 from featreg.expressions import Typed
 from featreg.instants import Cadence
+from featreg.session.manifest import part_fingerprint
 from featreg.session.tables import instants_of, key_column, request_column
 from featreg.session.training_set import as_column, cutoffs
+from featreg.snapshots.numbers import LIMBS
 from featreg.sweep.finish import Column, derive_columns
 from featreg.sweep.partition import sweep_stream
 from featreg.sweep.stream import BATCH_ROWS, Layout, Tally, accepted
@@ -30,6 +32,7 @@ FRAGMENTS = "slot long, block long, source int, events long, rejected long, rows
 BLOBS = "block long, rows binary"
 STAGED = "number long, file string, start long, count long, low long, high long, rows binary"
 SORTED = "part long, seq long, rejected long, rows binary"
+NUMBERS = "block long, spine string, " + ", ".join(f"n{number} long" for number in range(1 + LIMBS))
 FILE, START = "featreg_file", "featreg_start"  # hidden columns of a spine that is read from files
 
 _TYPES = {"long": pa.int64(), "int": pa.int32(), "string": pa.string(), "binary": pa.binary()}
@@ -332,3 +335,22 @@ class Assemble:
         made = derive_columns(self.derived, inputs, len(rows))
         refuse_overflow(made, rows)
         return {name: column.arrow() for name, column in made.items()}
+
+
+@dataclass(frozen=True)
+class CountBlock:
+    """All fragments of a block in, what its rows are out: the fingerprint of the spine's, and the nine numbers of all.
+
+    spine: its columns · sql: for the numbers.
+    """
+
+    assemble: Assemble
+    spine: tuple[str, ...]
+    sql: str
+
+    def __call__(self, batches: Batches) -> Batches:
+        for batch in self.assemble(batches):
+            rows = from_bytes(batch.column(1)[0])
+            (numbers,) = query_batches(self.sql, iter([batch]), packed=True)
+            counted = (int(column[0].as_py() or 0) for column in numbers.columns)
+            yield _one_row(NUMBERS, batch.column(0)[0].as_py(), part_fingerprint(rows.select(list(self.spine))), *counted)

@@ -67,11 +67,7 @@ def make_training_set(
     facts = training_manifest(
         feature_set, dict(used.revision), ready.finder.files, registry.root, spine.table, table, receipts, _told(asked), checked.snapshots
     ) | _provenance(registry, used, feature_set, ready, checked, asked.draft)
-    keeper = None
-    if not asked.draft:
-        files = {} if used.generation or registry.revision is None else _spec_files(registry)
-        keeper = Keeper(registry.profile, registry.log, registry.events, spine.table, used.generation, files)
-    return TrainingSet(table, facts, receipts, keeper)
+    return TrainingSet(table, facts, receipts, _keeper(registry, used, asked))
 
 
 def _with_spark(
@@ -86,7 +82,16 @@ def _with_spark(
         registry, feature_set, used.compiled.views, ready.finder, spine, asked.known_at, dict(used.revision), _told(asked),
         checked.snapshots, progress,
     )  # fmt: skip
-    return dataclasses.replace(made, manifest={**made.manifest, **_provenance(registry, used, feature_set, ready, checked, asked.draft)})
+    facts = {**made.facts, **_provenance(registry, used, feature_set, ready, checked, asked.draft)}
+    return dataclasses.replace(made, facts=facts, keeper=_keeper(registry, used, asked))
+
+
+def _keeper(registry: "Registry", used: "Applied", asked: Asked) -> Keeper | None:
+    """Who writes and records it; nobody for a draft."""
+    if asked.draft:
+        return None
+    files = {} if used.generation or registry.revision is None else _spec_files(registry)
+    return Keeper(registry.profile, registry.log, registry.events, used.generation, files)
 
 
 @dataclass(frozen=True)

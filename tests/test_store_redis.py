@@ -123,17 +123,30 @@ def test_a_write_whose_answer_is_lost_is_done_once(server):
     assert cutter.cuts > 20
 
 
-def test_a_call_that_is_interrupted_leaves_no_answer_for_the_next(server, monkeypatch):
+def test_a_call_that_is_interrupted_leaves_no_answer_for_the_next(server):
     """Ctrl-C between question and answer: the next question gets its own answer."""
     with open_redis(server.url()) as store:
         store.write([(b"a", b"1"), (b"b", b"2")])
-        connection = store.server._connection()
-        plain = connection.read_response
-        monkeypatch.setattr(connection, "read_response", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            store.get([b"a"])
-        monkeypatch.setattr(connection, "read_response", plain)
-        assert store.get([b"b"]) == [b"2"]
+
+        class Interrupted:
+            """The socket of a connection on which nothing is read any more."""
+
+            def sendall(self, data: bytes) -> None:
+                plain.sendall(data)
+
+            def recv_into(self, *_: object) -> int:
+                raise KeyboardInterrupt
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(plain, name)
+
+        for ask in (store.get, store.gather):
+            connection = store.server._connection()
+            plain = connection._sock
+            connection._sock = connection._parser._sock = Interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                ask([b"a"])
+            assert store.get([b"b"]) == [b"2"] and store.gather([b"b"]) == (bytearray(b"2"), [1])
 
 
 # Another server

@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError
 
 from featreg.errors import StoreError
 from featreg.stores.contract import StoreConflict, StoreStat
-from featreg.stores.redis_server import PATIENCE, RedisServer, RedisUrl
+from featreg.stores.redis_server import PATIENCE, RedisServer, RedisUrl, exchange, exchange_many
 
 MOST_KEYS = 250_000  # of one write: Redis takes a million arguments
 DELETES_A_PAGE = 2_000
@@ -100,7 +100,7 @@ class RedisStore:
         self._tag = b"{%s}" % server.url.namespace.encode()
         self._index = b"keys:" + self._tag
         self._bulks: list[str | None] = []
-        self._writers = threading.local()
+        self._mine = threading.local()
         self._hashes: dict[bytes, bytes] = {}
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -108,18 +108,18 @@ class RedisStore:
         if not keys:
             return []
         packed = self._packed_names(keys)
-
-        def ask(connection: Any) -> list[bytes | None]:
-            connection.send_packed_command(packed)
-            found: list[bytes | None] = connection.read_response(disable_decoding=True)
-            return found
-
-        return self.server.call(ask)
+        return self.server.call(lambda connection: exchange(connection, packed))
 
     def gather(self, keys: Sequence[bytes]) -> tuple[bytearray, list[int]]:
-        """As in `Store`."""
-        values = [value or b"" for value in self.get(keys)]
-        return bytearray().join(values), list(map(len, values))
+        """As in `Store`.  One MGET; the bytes of the values are copied once and are never objects."""
+        from featreg.stores.redis_reply import Reply  # compiled
+
+        if not keys:
+            return bytearray(), []
+        packed, count = self._packed_names(keys), len(keys)
+        reply: Reply = getattr(self._mine, "reply", None) or Reply()
+        self._mine.reply = reply
+        return self.server.call(lambda connection: exchange_many(connection, packed, reply, count))
 
     def write(
         self,
@@ -198,21 +198,22 @@ class RedisStore:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _packed_names(self, keys: Sequence[bytes]) -> list[bytes]:
+    def _packed_names(self, keys: Sequence[bytes]) -> bytes:
         """MGET as it goes over the wire, written by hiredis: a third of the time that the library takes for it."""
         if b"" in keys:
             _check_keys(keys)
         tag = self._tag
         question: Any = (b"MGET", *[tag + key for key in keys])
-        return [pack_command(question)]
+        packed: bytes = pack_command(question)
+        return packed
 
     def _writer(self) -> tuple[bytes, bytes]:
         """Where this thread leaves the number of its last write, and the number of the next."""
-        if getattr(self._writers, "pid", None) != os.getpid():
-            self._writers.pid, self._writers.number = os.getpid(), 0
-            self._writers.name = b"writer:" + self._tag + secrets.token_hex(8).encode()
-        self._writers.number += 1
-        return self._writers.name, b"%d" % self._writers.number
+        if getattr(self._mine, "pid", None) != os.getpid():
+            self._mine.pid, self._mine.number = os.getpid(), 0
+            self._mine.name = b"writer:" + self._tag + secrets.token_hex(8).encode()
+        self._mine.number += 1
+        return self._mine.name, b"%d" % self._mine.number
 
     def _run(self, script: bytes, names: Sequence[bytes], arguments: Sequence[bytes], check: Callable[[], None] = lambda: None) -> Any:
         def ask(connection: Any) -> Any:

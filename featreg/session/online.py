@@ -132,8 +132,12 @@ class SetReader:
             vectors = self.read([row], as_of, stamp)
             return None if vectors is None else vectors[0]
         names: list[bytes] = [STAMP_KEY]
+        encoded: dict[KeyShape, list[bytes]] = {}
         for lookup in self.lookups:
-            names += lookup.one_key(row)
+            records = encoded.get(lookup.key.shape)
+            if records is None:
+                records = encoded[lookup.key.shape] = lookup.key.records((row,))
+            names += lookup.names_of(records)
         found = self.store.get(names)
         if found[0] != stamp:
             return None
@@ -244,9 +248,9 @@ class LookupReader:
         self.cutoff: int | None = None
         self.watermark: int | None = None
 
-    def one_key(self, row: Mapping[str, Any]) -> tuple[bytes, bytes, bytes, bytes]:
-        """The store's keys to read for one row from the only group: the group's own, then its state and its head."""
-        group, (state, head) = self.groups[0], self.key.records((row,))
+    def names_of(self, records: Sequence[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
+        """The store's keys to read for one row's key from the only group: the group's own, then its state and its head."""
+        group, (state, head) = self.groups[0], records
         return *group.records, group.prefix + state, group.prefix + head
 
     def stored_states(self, store: Store) -> list[ViewState]:

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from featreg.errors import RefusedError, StoreUnavailable, UsageError
 from featreg.registry.events import EventPlane
-from featreg.serve.payloads import Message, portions
+from featreg.serve.payloads import Message, message_reader, portions
 from featreg.serve.stream import Place, follow, stream_settings
 from tests.redis_process import free_port
 from tests.service_process import PROGRAM
@@ -225,7 +225,9 @@ def test_offsets_that_are_gone_are_an_error_and_never_a_gap_in_silence(topic: To
         ({}, r"Write \[streams.orders\]"),
         ({"orders": {"topic": "x"}}, "names servers"),
         ({"orders": {"servers": "a", "topic": "x", "fmt": 1}}, "'format'"),
-        ({"orders": {"servers": "a", "topic": "x", "format": "avro"}}, "json, arrow"),
+        ({"orders": {"servers": "a", "topic": "x", "format": "xml"}}, "json, arrow, avro"),
+        ({"orders": {"servers": "a", "topic": "x", "schema": "a.avsc"}}, 'for format = "avro"'),
+        ({"orders": {"servers": "a", "topic": "x", "format": "avro", "schema": "a", "schema_registry": "b"}}, "not both"),
         ({"orders": {"servers": "a", "topic": "x", "start": "now"}}, "earliest"),
     ],
 )
@@ -262,8 +264,8 @@ def test_what_a_run_becomes_depends_on_its_messages_alone() -> None:
     source = EventSource("s", columns={"a": "BIGINT", "at": "TIMESTAMP"}, event_time="at")
     one, other = pa.table({"a": [1]}), pa.table({"a": [1.5]})
     run = [Message(n, value) for n, value in enumerate((arrow(one), None, arrow(one), b"x", arrow(other), arrow(one), None))]
-    assert [(part.first, part.last) for part in portions(run, source, "arrow")] == [(0, 2), (3, 3), (4, 4), (5, 5)]
+    assert [(part.first, part.last) for part in portions(run, message_reader(source, "arrow"))] == [(0, 2), (3, 3), (4, 4), (5, 5)]
     run = [Message(n + 7, value) for n, value in enumerate((None, b'{"a": 1}', b"x", None, b'{"a": 2, "at": "2020-01-01T00:00:00Z"}'))]
-    (part,) = portions(run, source, "json")
+    (part,) = portions(run, message_reader(source, "json"))
     assert (part.first, part.last, len(part.rows)) == (8, 11, 3)
-    assert list(portions([Message(1, None)], source, "json")) == []
+    assert list(portions([Message(1, None)], message_reader(source, "json"))) == []

@@ -9,7 +9,7 @@ import typer
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
 from featreg.cli.terminal import counted, progress, say_if_compiling, show
-from featreg.errors import UsageError
+from featreg.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,7 @@ def stream(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", autocompletion=complete_names("sources"))],
     once: Annotated[bool, typer.Option("--once", help="Leave at the end of the topic, instead of waiting for more.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the Avro schema of the source's contract, and read nothing.")] = False,
 ) -> None:
     """Take rows of a source from its Kafka topic, each once, until SIGTERM; a process that was killed goes on where it was."""
     try:
@@ -60,6 +61,9 @@ def stream(
     import featreg
 
     settings: Settings = context.obj
+    if schema:
+        _print_schema(settings, source)
+        return
     over: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: over.append(number))
     with featreg.open(settings.repository, profile=settings.profile) as registry:
@@ -75,3 +79,17 @@ def stream(
         )
 
     show(settings, vars(done), render)
+
+
+def _print_schema(settings: Settings, source: str) -> None:
+    """What producers of Avro write by."""
+    import json
+
+    import featreg
+    from featreg.serve.avro import contract_schema
+
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        sources = registry.applied().compiled.sources
+        if source not in sources:
+            raise UsageError(f"there is no source '{source}'.\n  {did_you_mean(source, sources, 'Applied are')}")
+        print(json.dumps(contract_schema(sources[source]), indent=None if settings.json else 2))

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
 from featreg.durable import sync_folder
 from featreg.errors import DataError, RefusedError, StoreError, StoreUnavailable, UsageError, did_you_mean
-from featreg.serve.payloads import FORMATS, Message, Portion, portions
+from featreg.serve.payloads import FORMATS, Message, Portion, Read, message_reader, portions
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -27,18 +27,24 @@ RUN_MESSAGES = 10_000
 ANSWER = 10.0  # seconds for which a broker is waited for
 LINGER = 0.5  # seconds for which a run is gathered
 LONGEST_PAUSE = 10.0  # seconds between two tries to push while the store does not answer
-_SETTINGS = {"servers", "topic", "format", "group", "start", "options"}
+_Result = TypeVar("_Result")
+_SETTINGS = {"servers", "topic", "format", "schema", "schema_registry", "group", "start", "options"}
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """`[streams.SOURCE]`.  start: where a topic that was never read begins.  options: librdkafka's; they may hold passwords."""
+    """`[streams.SOURCE]`.  start: where a topic that was never read begins.  options: librdkafka's; they may hold passwords.
+
+    schema, schema_registry: where Avro's schemas are, if not in the contract: a file of the repository; a URL, which may hold a password.
+    """
 
     servers: str
     topic: str
     format: str = "json"
     group: str = "featreg"
     start: str = "earliest"
+    schema: str | None = None
+    schema_registry: str | None = field(default=None, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -66,6 +72,10 @@ def stream_settings(streams: Mapping[str, Any], source: str) -> StreamSettings:
     settings = StreamSettings(**told)
     if settings.format not in FORMATS:
         raise UsageError(f"[streams.{source}] format is one of {', '.join(FORMATS)}, and not {settings.format!r}.")
+    if settings.format != "avro" and (settings.schema or settings.schema_registry):
+        raise UsageError(f'[streams.{source}]: schema and schema_registry are for format = "avro".')
+    if settings.schema and settings.schema_registry:
+        raise UsageError(f"[streams.{source}] has a schema or a schema_registry, and not both.")
     if settings.start not in ("earliest", "latest"):
         raise UsageError(f'[streams.{source}] start is "earliest" or "latest".')
     return settings
@@ -121,6 +131,11 @@ def follow(
     """
     registry.pusher(source)  # a source that takes no push is told before anything is read
     definition = registry.applied().compiled.sources[source]
+    schema = registry.root / settings.schema if settings.schema else None
+    try:
+        read = message_reader(definition, settings.format, schema, settings.schema_registry)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"Avro needs {error.name}.\n  pip install 'featreg[kafka]'") from None
     name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in settings.topic)
     place = Place(registry.profile.push_path(source) / f"kafka-{name}.json")
     options = {"enable.auto.commit": False, "auto.offset.reset": "error", "enable.partition.eof": True, **settings.options}
@@ -130,17 +145,17 @@ def follow(
     except (KafkaException, ValueError, TypeError) as error:
         raise UsageError(f"[streams.{source}]: librdkafka does not take these options ({_told(error)}).") from None
     try:
-        return _Follower(registry, source, definition, settings, place, consumer, problems, is_over, progress, run_messages).run(once)
+        return _Follower(registry, source, read, settings, place, consumer, problems, is_over, progress, run_messages).run(once)
     finally:
         consumer.close()
 
 
 class _Follower:
     def __init__(
-        self, registry: "Registry", source: str, definition: Any, settings: StreamSettings, place: Place, consumer: Consumer,
+        self, registry: "Registry", source: str, read: Read, settings: StreamSettings, place: Place, consumer: Consumer,
         problems: list[KafkaError], is_over: Callable[[], bool], progress: Callable[[str, int], None] | None, run_messages: int,
     ):  # fmt: skip
-        self.registry, self.source, self.definition, self.settings = registry, source, definition, settings
+        self.registry, self.source, self.read, self.settings = registry, source, read, settings
         self.place, self.consumer, self.problems, self.is_over, self.progress = place, consumer, problems, is_over, progress
         self.run_messages = run_messages
         self.messages = self.accepted = self.rejected = self.repeated = 0
@@ -245,7 +260,7 @@ class _Follower:
 
     def _push(self, partition: int, messages: list[Message]) -> None:
         self.messages += len(messages)
-        for portion in portions(messages, self.definition, self.settings.format):
+        for portion in self._patiently(lambda: list(portions(messages, self.read))):
             receipt = self._pushed(f"kafka/{self.settings.topic}/{partition}/{portion.first}-{portion.last}", portion)
             self.repeated += receipt.duplicate
             self.accepted += receipt.accepted
@@ -254,15 +269,20 @@ class _Follower:
             self.progress(self.settings.topic, len(messages))
 
     def _pushed(self, name: str, portion: Portion) -> Any:
-        """Push, and go on trying while the store does not answer: nothing is committed before."""
-        rows, pause = portion.rows, 0.1
+        try:
+            return self._patiently(lambda: self.registry.push(self.source, portion.rows, id=name))
+        except DataError:
+            if isinstance(portion.rows, list):
+                raise
+            rows = portion.rows.to_pylist()  # a table that does not fit as a whole is judged row by row
+        return self._patiently(lambda: self.registry.push(self.source, rows, id=name))
+
+    def _patiently(self, work: Callable[[], _Result]) -> _Result:
+        """Go on trying while the store, or who knows the schemas, does not answer: nothing is committed before."""
+        pause = 0.1
         while True:
             try:
-                return self.registry.push(self.source, rows, id=name)
-            except DataError:
-                if isinstance(rows, list):
-                    raise
-                rows = rows.to_pylist()  # a table that does not fit as a whole is judged row by row
+                return work()
             except StoreUnavailable:
                 if self.is_over():
                     raise

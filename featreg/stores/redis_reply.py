@@ -64,7 +64,7 @@ class Reply:
 
 @njit("int64(uint8[::1], int64, int64[::1], int64[:, ::1])", **_OPTIONS)
 def find_values(data, end, cursor, spans):  # type: ignore[no-untyped-def]
-    """Find the values of `*n\\r\\n` and n times `$length\\r\\nvalue\\r\\n` or `$-1\\r\\n`, from where the last call stopped for want of bytes.
+    """Find the values of `*n\\r\\n` and n times `$length\\r\\nvalue\\r\\n` or `$-1\\r\\n`; goes on where the last call wanted more bytes.
 
     data[:end]: what has come · spans [2, n]: where each value begins, and its length.  A step a value, whatever its length.
     """

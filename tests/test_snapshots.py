@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 import featreg
 from featreg.cli import main
 from featreg.errors import DataError, UsageError
+from featreg.session.snapshots import damaged_files, read_snapshot
 from tests import content_reference as reference
-from tests.shop import ENTITY, ORDERS, RECENT, Shop, at, order, order_table
+from tests.shop import ENTITY, ORDERS, RECENT, Forks, Shop, at, kernel_folder, order, order_table
 
 SPEC = ENTITY + ORDERS.replace('tie_break="shop",', 'tie_break="shop", partition="day=%Y-%m-%d",') + RECENT
 PLAIN = ENTITY + ORDERS + RECENT
@@ -355,3 +358,75 @@ def test_many_who_take_at_once_take_one(tmp_path):
     with shop.open() as registry:
         assert ids == {one.id for one in registry.snapshots()} and len(registry.log.records()) == 1
         assert registry.verify_snapshot(ids.pop()).is_sound
+
+
+def test_doctor_names_what_is_missing_damaged_or_named_by_nothing(tmp_path):
+    shop = days(shop_of(tmp_path), 3)
+    with shop.open() as registry:
+        taken = registry.snapshot("orders").snapshot
+        assert not [one for one in registry.doctor() if one.where == "objects"]
+        objects = tmp_path / ".featreg" / "objects"
+        gone, changed, cut = (objects / file.sha256 for file in taken.files)
+        data = changed.read_bytes()
+        for path in (changed, cut):
+            os.chmod(path, 0o644)
+        gone.unlink()
+        changed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        cut.write_bytes(cut.read_bytes()[:-1])
+        (objects / ("0" * 64)).write_bytes(b"nothing names it")
+        found = {(one.what, one.is_problem) for one in registry.doctor() if one.where == "objects"}
+        what = f"snapshot {taken.id[:12]} of 'orders'"
+        assert found == {
+            (f"{what}: missing or cut off: {taken.files[0].path}, {taken.files[2].path}.", True),
+            (f"{what}: damaged: {taken.files[1].path}.", True),
+            ("1 that nothing names (16 bytes), as a take that was interrupted leaves them.", False),
+        }
+        (objects / next(iter(registry.snapshots())).document).unlink()
+        assert any("its list of files cannot be read" in one.what for one in registry.doctor())
+        for path in (changed, cut):
+            path.unlink()
+        again = registry.snapshot("orders")  # the source still has it all
+        assert again.id == taken.id and registry.verify_snapshot(taken.id).is_sound
+        registry.apply_retention()
+        assert not [one for one in registry.doctor() if one.where == "objects"]
+
+
+def take_one(root: str) -> None:
+    with featreg.open(root) as registry:
+        registry.snapshot("orders")
+
+
+def test_a_kill_at_any_microsecond_leaves_the_snapshot_or_nothing(tmp_path, request):
+    """Each file is replaced by another before each take; whatever a kill left, what is listed is whole, and the next take goes on to
+    the numbers of the loop.  `--kills 200` for eighty."""
+    rounds, chance = request.config.getoption("--kills") * 2 // 5, random.Random(request.config.getoption("--world-seed"))
+    shop, forks = shop_of(tmp_path), Forks(kernel_folder(tmp_path / "kernels"))
+    ended, half, known, longest = set(), 0, 0, 1.0
+
+    def replaced(number: int) -> None:
+        for day in range(1, 9):
+            put(shop, day, [order(1440 * (day - 1) + minute, amount=float(number)) for minute in range(3)])
+
+    try:
+        for number in range(rounds + 2):
+            replaced(number)
+            if number > 1:  # the first two say how long it takes
+                ended.add(forks.kill_after(chance.uniform(0, longest), "tests.test_snapshots:take_one", str(tmp_path)))
+                with shop.open() as registry:
+                    taken = registry.snapshots()
+                    for one in taken[known:]:
+                        assert not damaged_files(registry.profile, read_snapshot(registry, one.id)[1])
+                    assert registry.log.problems() == []
+                    known, half = len(taken), half + bool(registry.retention().loose)
+            if number < 2 or number % 4 == 3:
+                began = time.perf_counter()
+                assert forks.run("tests.test_snapshots:take_one", str(tmp_path)) == 0
+                longest = time.perf_counter() - began
+                assert not list((tmp_path / ".featreg" / "objects").glob(".part-*"))
+                with shop.open() as registry:
+                    assert list(registry.snapshots()[-1].numbers) == by_hand(sorted((tmp_path / "data").rglob("*.parquet")))
+                    registry.apply_retention()
+                    assert not [one for one in registry.doctor() if one.where == "objects"]
+    finally:
+        forks.close()
+    assert -signal.SIGKILL in ended and half, "no kill struck while a take was at work"

@@ -14,7 +14,7 @@ import pytest
 import featreg
 from featreg.cli import main
 from featreg.cli.flights import prepare_flights
-from featreg.errors import CoverageError, RefusedError, UsageError
+from featreg.errors import CoverageError, DataError, RefusedError, UsageError
 from tests.shop import REALTIME_SHOP, Shop, at, order, spine_of
 from tests.test_snapshots import PROFILE, put
 
@@ -145,6 +145,38 @@ def test_a_snapshot_that_a_training_set_or_a_pin_holds_stays(tmp_path):
             registry.remove_snapshot(taken)
 
 
+def test_a_removed_training_set_lets_go_of_its_snapshot_and_leaves_a_tombstone(tmp_path):
+    """Refused while a pin was trained on it; made again, it is the same one, back again."""
+    shop = shop_of(tmp_path)
+    _commit(tmp_path)
+    with shop.applied().open() as registry:
+        taken = registry.snapshot("orders").id
+        identity = made(registry, tmp_path / "train.parquet")
+        registry.pin("churn:1", "model", tmp_path / "train.parquet")
+        with pytest.raises(RefusedError, match=rf"training set {identity[:12]} of 'model' is what churn:1 was trained on"):
+            registry.remove_training_set(identity)
+        registry.unpin("churn:1")
+        objects = tmp_path / ".featreg" / "objects"
+        before = {path.name for path in objects.iterdir()}
+        kept, freed = registry.remove_training_set(identity[:8])
+        gone = before - {path.name for path in objects.iterdir()}
+        assert gone == {*kept.manifests, *kept.objects} and freed > 0
+        assert (tmp_path / "train.parquet").is_file()
+        with pytest.raises(DataError, match=rf"training set {identity[:12]} of 'model' was removed at .* it had 1 rows"):
+            registry.reproduce(identity)
+        with pytest.raises(DataError, match="was removed at"):
+            registry.remove_training_set(identity)
+        assert [one.removed_at is not None for one in registry.training_sets()] == [True]
+        assert not registry.retention().replays
+        assert made(registry, tmp_path / "again.parquet") == identity and registry.reproduce(identity).same_bytes
+        with pytest.raises(RefusedError, match="held by training set"):
+            registry.remove_snapshot(taken)
+        registry.remove_training_set(identity)
+        registry.remove_snapshot(taken)
+        assert not [path for path in objects.iterdir() if len(path.name) == 64]
+        assert not [one for one in registry.doctor() if one.is_problem]
+
+
 def test_a_revision_s_training_set_keeps_its_specs(tmp_path):
     """Opened at a commit, nothing applied: the spec files are kept beside the training set."""
     shop = Shop(tmp_path, SPEC, PROFILE)
@@ -198,6 +230,10 @@ def test_the_command_line_reproduces_and_lists(tmp_path, capsys):
     assert again["identical"] and again["same_bytes"] and again["content_id"] == written["manifest"]["content_id"]
     assert main(["reproduce", written["id"], "--live", "-C", str(tmp_path)]) == 3
     assert "CONTENT_DRIFT orders day=2024-03-03" in capsys.readouterr().err
+    assert said("training-set", "rm", written["id"][:12])["bytes_freed"] > 0
+    assert said("ls", "training-sets")[0]["removed_at"] is not None
+    assert main(["training-set", "rm", "--time", "at", "--out", "t.csv", "--spine", "s.csv", "-C", str(tmp_path)]) == 2
+    assert "there is no feature set 'rm'" in capsys.readouterr().err  # a set may be called that
 
 
 def _commit(root: Path) -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from featreg.cli import (
     apply,
@@ -27,8 +28,21 @@ from featreg.cli import (
 )
 from featreg.cli.arguments import Settings
 
+
+class _Verbs(TyperGroup):
+    """Verbs of one word, and of two where the first is one by itself: `training-set SET ...` and `training-set rm ID`."""
+
+    def resolve_command(self, context: Any, args: list[str]) -> Any:
+        two = " ".join(args[:2])
+        given = len(args) > 2 and not args[2].startswith("-")  # else a set may be called that
+        if two in self.commands and (given or args[2:3] in (["--help"], ["-h"])):
+            return two, self.commands[two], args[2:]
+        return super().resolve_command(context, args)
+
+
 app = typer.Typer(
     name="featreg",
+    cls=_Verbs,
     help="Define a feature once: train on the value that serving would have returned, to the last bit.",
     epilog="--root, --profile, --json and --debug may stand anywhere in a command.  Exit codes: 0 done, 1 error, 2 usage, 3 data, "
     "4 refused by a gate, 5 differs, 130 interrupted.",
@@ -83,6 +97,7 @@ _VERBS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     (_DEFINE, "doctor", versions.doctor),
     (_DEFINE, "gc", versions.gc),
     (_USE, "training-set", training.training_set),
+    (_USE, "training-set rm", reproduce.remove),
     (_USE, "reproduce", reproduce.reproduce),
     (_USE, "materialize", online.materialize),
     (_USE, "push", push.push),

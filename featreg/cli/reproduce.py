@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featreg.cli.arguments import Settings
-from featreg.cli.terminal import add_rows, counted, escape, say_if_compiling, show, table
+from featreg.cli.terminal import add_rows, bytes_text, counted, escape, note, say_if_compiling, show, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,24 @@ def reproduce(
         raise typer.Exit(5)
 
 
+def remove(
+    context: typer.Context,
+    training_set: Annotated[str, typer.Argument(metavar="ID", help="The training set's id, or its first digits: `ls training-sets`.")],
+) -> None:
+    """Let go of what a training set holds; a tombstone and the written file stay.  Refused while a pin was trained on it."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        kept, freed = registry.remove_training_set(training_set)
+    note(settings, f"{kept.path} is as it was")
+
+    def render(console: "Console") -> None:
+        console.print(f"[green]removed[/green]  {kept.id[:12]} {escape(kept.set)}: {bytes_text(freed)} are free", soft_wrap=True)
+
+    show(settings, {"id": kept.id, "set": kept.set, "bytes_freed": freed}, render)
+
+
 def list_training_sets(settings: Settings) -> None:
     """`ls training-sets`: what was written, oldest first."""
     import featreg
@@ -56,7 +74,7 @@ def list_training_sets(settings: Settings) -> None:
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         state = registry.control()
     found = list(state.training_sets.values())
-    pins = {one.id: [pin.name for pin in state.pins.values() if pin.manifest in one.manifests] for one in found}
+    pins = {one.id: state.trained_on(one) for one in found}
 
     def render(console: "Console") -> None:
         if not found:
@@ -66,13 +84,18 @@ def list_training_sets(settings: Settings) -> None:
         cells = (
             (
                 one.id[:12], one.set, f"{one.rows:,}", f"{format_instant(one.at)[:19]}Z", _read(one.sources), ", ".join(pins[one.id]),
-                one.path,
+                one.path if one.removed_at is None else f"removed {format_instant(one.removed_at)[:19]}Z",
             )
             for one in found
         )  # fmt: skip
         console.print(add_rows(made, cells))
 
-    show(settings, [{**vars(one), "made_at": format_instant(one.at), "pins": pins[one.id]} for one in found], render)
+    shown = [
+        {**vars(one), "made_at": format_instant(one.at), "pins": pins[one.id],
+         "removed_at": None if one.removed_at is None else format_instant(one.removed_at)}
+        for one in found
+    ]  # fmt: skip
+    show(settings, shown, render)
 
 
 def _read(sources: Any) -> str:

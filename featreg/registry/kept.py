@@ -1,4 +1,4 @@
-"""What the log says of kept data: snapshots, their removal, and the training sets that hold them."""
+"""What the log says of kept data: snapshots, the training sets that hold them, and the removal of both."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class KeptTrainingSet:
 
     generation: of the apply whose definitions it was made with, 0 for a revision · sources: name -> snapshot (id or None),
     manifest_id of the files that were read, and the stretch of event times that it needs · manifests: the objects with all of it, one
-    for each time that it was written, the newest last.
+    for each time that it was written, the newest last · removed_at: when it was removed; what is held here is gone then.
     """
 
     id: str
@@ -56,6 +56,8 @@ class KeptTrainingSet:
     file_sha256: str
     at: int
     by: str
+    removed_at: int | None = None
+    removed_by: str | None = None
 
     @property
     def snapshots(self) -> tuple[str, ...]:
@@ -88,8 +90,10 @@ def keep(snapshots: dict[str, KeptSnapshot], training_sets: dict[str, KeptTraini
             snapshots[body["id"]] = replace(snapshots[body["id"]], removed_at=record.at, removed_by=record.by)
         case "training_set":
             before = training_sets.pop(body["id"], None)
-            manifests = (*(before.manifests if before else ()), *body["manifests"])
+            manifests = (*(before.manifests if before and before.removed_at is None else ()), *body["manifests"])
             training_sets[body["id"]] = read_training_set({**body, "manifests": manifests, "at": record.at, "by": record.by})
+        case "training_set_removed":
+            training_sets[body["id"]] = replace(training_sets[body["id"]], removed_at=record.at, removed_by=record.by)
 
 
 def read_snapshot(document: Mapping[str, Any]) -> KeptSnapshot:

@@ -61,9 +61,18 @@ class ControlState:
 
     def holders(self, snapshot: str) -> list[str]:
         """What needs a snapshot: training sets, and pins of models that were trained on them."""
-        held = {one.id: one for one in self.training_sets.values() if snapshot in one.snapshots}
+        held = {one.id: one for one in self.kept_training_sets if snapshot in one.snapshots}
         pins = [pin.name for pin in self.pins.values() if any(pin.manifest in one.manifests for one in held.values())]
         return [*(f"pin {name}" for name in pins), *(f"training set {identity[:12]}" for identity in held)]
+
+    @property
+    def kept_training_sets(self) -> list[KeptTrainingSet]:
+        """Those that are not removed."""
+        return [one for one in self.training_sets.values() if one.removed_at is None]
+
+    def trained_on(self, training_set: KeptTrainingSet) -> list[str]:
+        """The pins of models that were trained on it."""
+        return [pin.name for pin in self.pins.values() if pin.manifest in training_set.manifests]
 
     @property
     def current_versions(self) -> dict[str, int]:

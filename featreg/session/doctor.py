@@ -1,10 +1,10 @@
-"""Look for what is wrong in a repository's state: the log, what it points to, the store.  Changes nothing."""
+"""Look for what is wrong in a repository's state: the log, what it points to, kept objects, the store.  Changes nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featreg.errors import FeatregError, StoreError
+from featreg.errors import DataError, FeatregError, StoreError
 from featreg.instants import format_instant
 from featreg.registry.kept_state import kept_problems
 
@@ -23,13 +23,13 @@ class Finding:
 
 
 def examine(registry: "Registry") -> list[Finding]:
-    """All findings: the log's chain, what is applied and pinned, the online store."""
+    """All findings: the log's chain, what is applied and pinned, kept objects (every byte of them is read), the online store."""
     found: list[Finding] = []
     try:
         found += _log(registry)
     except StoreError as error:  # what else there is to see is told by the log
         return [*found, Finding("log", str(error), f"Put {registry.log.name} back from a copy.")]
-    for where, look in (("events", _events), ("applied", _definitions), ("store", _store)):
+    for where, look in (("events", _events), ("applied", _definitions), ("objects", _objects), ("store", _store)):
         try:
             found += look(registry)
         except StoreError as error:
@@ -69,6 +69,45 @@ def _definitions(registry: "Registry") -> Iterator[Finding]:
     if moved:
         remedy = "A newer featreg mended what they compute: `featreg plan`, then `featreg apply` and `featreg materialize`."
         yield Finding("applied", f"{', '.join(moved)}: means something else to this featreg than when it was applied.", remedy)
+
+
+def _objects(registry: "Registry") -> Iterator[Finding]:
+    """What snapshots and training sets name and is not there or has other bytes, and what nothing names."""
+    from featreg.session.snapshots import damaged_files, lost_files, objects_of, read_snapshot, unreached
+
+    objects, state, profile = objects_of(registry.profile), registry.control(), registry.profile
+    back = f"Put it back from a copy of {objects.folder}."
+    readable = True
+    for kept in state.snapshots.values():
+        if kept.removed_at is not None:
+            continue
+        what = f"snapshot {kept.id[:12]} of '{kept.source}'"
+        try:
+            snapshot = read_snapshot(registry, kept.id)[1]
+        except DataError as error:
+            readable = False
+            yield Finding("objects", f"{what}: its list of files cannot be read: {str(error).splitlines()[0]}", back)
+            continue
+        again = f"{back} Where the source still has the data: featreg snapshot take {kept.source}" if snapshot.is_copied else (
+            "The table was vacuumed, or its old snapshots expired: put its files back, or remove the snapshot."
+        )  # fmt: skip
+        lost = {file.path for file in lost_files(profile, snapshot)}
+        damaged = [file.path for file in damaged_files(profile, snapshot) if file.path not in lost]
+        for paths, how in ((sorted(lost), "missing or cut off"), (damaged, "damaged")):
+            if paths:
+                more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+                yield Finding("objects", f"{what}: {how}: {', '.join(paths[:3])}{more}.", again)
+    for made in state.kept_training_sets:
+        bad = [one for one in (*made.manifests, *made.objects) if not objects.is_whole(one)]
+        if bad:
+            yield Finding("objects", f"training set {made.id[:12]} of '{made.set}': missing or damaged: {', '.join(bad)}.", back)
+    if readable and objects.folder.is_dir():
+        with objects.locked():  # what is being put is named before the lock is let go
+            loose = unreached(registry)
+        if loose:
+            size = sum(objects.all().get(one, 0) for one in loose)
+            told = f"{len(loose)} that nothing names ({size:,} bytes), as a take that was interrupted leaves them."
+            yield Finding("objects", told, "Delete them: featreg retention apply", False)
 
 
 def _store(registry: "Registry") -> Iterator[Finding]:

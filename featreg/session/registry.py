@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from featreg.engines.duckdb import DuckDB
     from featreg.engines.spark import Spark
-    from featreg.registry.kept import KeptSnapshot
+    from featreg.registry.kept import KeptSnapshot, KeptTrainingSet
     from featreg.session.changes import Life, Plan
     from featreg.session.cleanup import Garbage
     from featreg.session.coverage import Named
@@ -431,6 +431,19 @@ class Registry:
         from featreg.session.reproduce import reproduce
 
         return reproduce(self, training_set, live, None if out is None else Path(out))
+
+    def training_sets(self) -> "list[KeptTrainingSet]":
+        """Those that were written, oldest first, with those that were removed."""
+        return list(self.control().training_sets.values())
+
+    def remove_training_set(self, training_set: str) -> "tuple[KeptTrainingSet, int]":
+        """Let go of what a training set holds: its snapshots may be removed then.  A tombstone and the written file stay.
+
+        Raises: UsageError; RefusedError while a pin was trained on it.
+        """
+        from featreg.session.reproduce import remove_training_set
+
+        return remove_training_set(self, training_set)
 
     # Online ----------------------------------------------------------------------------------
 

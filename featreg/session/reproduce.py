@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from featreg.canonical import file_id
 from featreg.compile import CompiledSet, compile_definitions
-from featreg.errors import CoverageError, DataError, DefinitionError, FeatregError
-from featreg.instants import parse_instant
+from featreg.errors import CoverageError, DataError, DefinitionError, FeatregError, RefusedError
+from featreg.instants import format_instant, parse_instant
 from featreg.load import load_files
+from featreg.registry.decided import append_decided
 from featreg.registry.kept import KeptTrainingSet, find_one
 from featreg.registry.push_log import START, Position
 from featreg.registry.state import ControlState
@@ -23,7 +24,8 @@ from featreg.session.coverage import told
 from featreg.session.manifest import library_versions, spine_fingerprint
 from featreg.session.output import write_training_set
 from featreg.session.pushed_part import pushed_verdicts
-from featreg.session.snapshots import objects_of
+from featreg.session.receipts import tell
+from featreg.session.snapshots import objects_of, unreached
 from featreg.session.source_files import files_at, location_of, stat_of
 from featreg.session.training import Asked, make_training_set
 from featreg.session.training_set import TrainingSet
@@ -63,8 +65,39 @@ class Reproduced:
 
 
 def find_training_set(state: ControlState, named: str) -> KeptTrainingSet:
-    """By its id, or at least 6 digits of its beginning.  Raises: UsageError for none or several."""
-    return find_one(state.training_sets, named, "training set", lambda one: one.set)
+    """By its id, or at least 6 digits of its beginning.  Raises: UsageError for none or several; DataError for one that was removed."""
+    found = find_one(state.training_sets, named, "training set", lambda one: one.set)
+    if found.removed_at is not None:
+        raise DataError(
+            f"training set {found.id[:12]} of '{found.set}' was removed at {format_instant(found.removed_at)} by {found.removed_by}: its "
+            f"spine and its manifest are gone; it had {found.rows:,} rows, content {found.content_id[:12]}.\n"
+            "  Make it from the same spine again, and it has the same id."
+        )
+    return found
+
+
+def remove_training_set(registry: "Registry", named: str) -> tuple[KeptTrainingSet, int]:
+    """Let go of what a training set holds and leave a tombstone; the file that was written stays.  Gives it and the bytes that are free.
+
+    Raises: UsageError; DataError when it was removed before; RefusedError while a pin was trained on it.
+    """
+    objects = objects_of(registry.profile)
+    kept = find_training_set(registry.control(), named)
+
+    def unless_pinned(state: ControlState) -> dict:
+        now = find_training_set(state, kept.id)
+        if pins := state.trained_on(now):
+            raise RefusedError(
+                f"training set {now.id[:12]} of '{now.set}' is what {', '.join(pins)} was trained on.\n"
+                f"  It could not be made again, so it stays. Where that model is gone: featreg pin rm {pins[0]}"
+            )
+        return {"id": now.id}
+
+    with objects.locked(to_remove=True):
+        append_decided(registry.log, registry.profile.control_cache, "training_set_removed", unless_pinned)
+        freed = sum(objects.remove(sha256) for sha256 in unreached(registry))
+    tell(registry.events, "training_set_removed", {"set": kept.set, "id": kept.id, "bytes": freed})
+    return kept, freed
 
 
 def read_manifest(registry: "Registry", kept: KeptTrainingSet) -> dict[str, Any]:

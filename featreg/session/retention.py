@@ -69,7 +69,7 @@ def plan_retention(registry: "Registry", now: int) -> RetentionPlan:
     state = registry.control()
     sources = dict(registry.applied().compiled.sources if state.applied else registry.compile().sources)
     replays = sorted(
-        (replay for made in state.training_sets.values() for replay in _replays(state, made, sources, now)),
+        (replay for made in state.kept_training_sets for replay in _replays(state, made, sources, now)),
         key=lambda one: (not one.unbounded, one.last_day is None, one.last_day or 0, one.what),
     )
     breaks = tuple(one for one in replays if one.held_by is None and one.is_past)
@@ -110,7 +110,7 @@ def _replays(state: ControlState, made: KeptTrainingSet, sources: dict[str, Even
 
     A pinned version of a table keeps nothing by itself: who cleans the table up does not ask.
     """
-    pins = [f"pin {pin.name}" for pin in state.pins.values() if pin.manifest in made.manifests]
+    pins = [f"pin {name}" for name in state.trained_on(made)]
     for name, read in made.sources.items():
         source, needs = sources.get(name), read["needs"]
         if needs is None:

@@ -106,7 +106,7 @@ def take(registry: "Registry", name: str) -> Taken:
         before = registry.control().newest_snapshot(name)
         tree = _linked(profile, objects, {shown: sha256 for shown, (sha256, _) in found.items()}) if copies else files
         placed = {shown: Found(tree[shown], length, sha256) for shown, (sha256, length) in found.items()}
-        earlier = None if before is None else _document(objects, before)
+        earlier = None if before is None else _known_document(objects, before)
         batched = {} if pushed is None else _batched(registry, source)
         snapshot = replace(measure(registry.engine, source, listed.reading, placed, earlier, pushed, batched), pin=listed.pin)
         document = objects.put_bytes(canonical_json(written(snapshot)))
@@ -195,6 +195,13 @@ def read_snapshot(registry: "Registry", named: str) -> tuple[KeptSnapshot, Snaps
 
 def _document(objects: ObjectStore, kept: KeptSnapshot) -> Snapshot:
     return read_document(json.loads(objects.read(kept.document)))
+
+
+def _known_document(objects: ObjectStore, kept: KeptSnapshot) -> Snapshot | None:
+    """None for one that is gone or damaged: all is read anew then."""
+    with suppress(DataError):
+        return _document(objects, kept)
+    return None
 
 
 def placed_files(profile: "Profile", snapshot: Snapshot) -> dict[str, Path]:
@@ -292,7 +299,7 @@ def unreached(registry: "Registry") -> list[str]:
         if kept.removed_at is None:
             reached.add(kept.document)
             reached |= {file.sha256 for file in _document(objects, kept).files}
-    for made in state.training_sets.values():
+    for made in state.kept_training_sets:
         reached |= {*made.manifests, *made.objects}
     return sorted(set(objects.all()) - reached)
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -51,6 +52,24 @@ def test_a_training_set_is_made_again_from_what_the_log_holds(tmp_path):
     assert found.identical and found.same_bytes and not found.differences
     assert (tmp_path / "again.parquet").read_bytes() == written
     assert json.loads((tmp_path / "again.parquet.manifest.json").read_text())["id"] == identity
+
+
+def test_a_spine_comes_back_whatever_lies_under_its_nulls(tmp_path):
+    """NULLs with something in their place, slices of them, NULLs in lists and records: what the rows are, and no more, is compared."""
+    shop = shop_of(tmp_path)
+    hidden = pa.array(np.arange(6), mask=np.array([True, False] * 3))
+    lists, record = pa.array([[1, None], None, [], [2], None, [3, 4]]), pa.array([{"a": 1, "b": None}, None] * 3)
+    rows = {"customer": ["ann", None] * 3, "hidden": hidden, "lists": lists, "record": record, "as_of": [at(1440 * 2 + 60)] * 6}
+    spine = pa.table(rows).slice(1)
+    with shop.open() as registry:
+        registry.snapshot("orders")
+        ts = registry.training_set("model", spine, time="as_of")
+        ts.write(tmp_path / "train.parquet")
+        assert registry.reproduce(ts.manifest["id"]).identical
+        other = spine.set_column(1, "hidden", pa.array([1, None, 2, None, 5]))
+        assert registry.training_set("model", other, time="as_of").manifest["spine"] != ts.manifest["spine"]
+        same = spine.set_column(1, "hidden", pa.array([1, None, 3, None, 5]))
+        assert registry.training_set("model", same, time="as_of").manifest["id"] == ts.manifest["id"]
 
 
 def test_it_is_named_by_what_it_contains(tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from featreg.canonical import bytes_id, file_id
+from featreg.canonical import bytes_id, canonical_json, file_id
 from featreg.compile import CompiledSet
 from featreg.snapshots.manifest import Snapshot
 
@@ -78,11 +79,33 @@ def spine_fingerprint(spine: pa.Table) -> str:
 
 
 def part_fingerprint(rows: pa.Table) -> str:
-    """SHA-256 of rows as an Arrow stream of one batch."""
+    """SHA-256 of rows as an Arrow stream of one batch; a column with NULLs or lists in it has a stream for each of its parts.
+
+    For what lies under a NULL, and what the items of a list are called, is no part of a value and is not kept by every file.
+    """
+    columns = [_values(column.combine_chunks()) for column in rows.columns]
+    if all(len(values) == 1 for values in columns):
+        return bytes_id(_stream(rows.replace_schema_metadata(None).combine_chunks()))
+    named = [(name, [bytes_id(_stream(pa.table({"": one}))) for one in values]) for name, values in zip(rows.column_names, columns)]
+    return bytes_id(canonical_json(named))
+
+
+def _values(array: pa.Array) -> list[pa.Array]:
+    """Which values are there, how long lists are, and the values themselves, one after the other."""
+    if array.null_count:
+        return [array.is_valid(), *_values(array.drop_null())]
+    if pa.types.is_struct(array.type):
+        return [pa.array([len(array)]), *(one for field in array.flatten() for one in _values(field))]
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return [pc.list_value_length(array), *_values(array.flatten())]
+    return [array]
+
+
+def _stream(rows: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema.remove_metadata()) as writer:
-        writer.write_table(rows.replace_schema_metadata(None).combine_chunks())
-    return bytes_id(memoryview(sink.getvalue()))
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return memoryview(sink.getvalue())
 
 
 def fingerprint_of_parts(parts: Sequence[str]) -> str:

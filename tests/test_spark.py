@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ import pytest
 
 import featreg
 from featreg.engines.spark import Spark
-from featreg.engines.worker import Checked, Told, error_of, told_in, versions
+from featreg.engines.worker import Checked, Split, Told, error_of, told_in, versions
 from featreg.session.output import write_parts
 from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown
 from tests.worlds import World, seeded_world
@@ -30,6 +31,7 @@ engine = "spark"
 [spark]
 master = "local[2,4]"
 partitions = 3
+split = 4
 "spark.driver.memory" = "1g"
 "spark.driver.extraJavaOptions" = "-Duser.timezone=America/New_York"
 "spark.sql.session.timeZone" = "Asia/Kolkata"
@@ -135,6 +137,53 @@ def busy(root: Path, rows: int = 200_000, asked: int = 2_000) -> tuple[dict[str,
     spine = pa.table({"user": np.where(rng.random(asked) < 0.5, 0, rng.integers(1, 600, asked)), "as_of": as_of})
     sources = f'[sources]\nevents = "{root}/events.parquet"\n'
     return {"features/world.py": SPEC, "conf/local.toml": sources, "conf/spark.toml": SPARK + sources}, spine
+
+
+def test_keys_are_cut_in_time_and_nothing_changes_not_even_what_is_counted(tmp_path: Path) -> None:
+    """Late rows, rejected ones, rows at the borders, and a view of the one global key; parts of two windows' length and of one."""
+    minute, span = 60_000_000, 40
+    rng = np.random.default_rng(5)
+    rows = 4000
+    at = rng.integers(-30, span, rows) * minute
+    late = at + rng.choice([0, 0, 1, 7, 25], rows) * minute
+    instants = pa.array(at, mask=rng.random(rows) < 0.01).cast(pa.timestamp("us"))
+    events = {"user": rng.choice([0, 0, 0, 1, 2], rows), "value": rng.normal(size=rows), "at": instants}
+    _write(pa.table(events | {"known": pa.array(late).cast(pa.timestamp("us"))}), tmp_path / "events.parquet")
+    columns = '"user": "BIGINT", "value": "DOUBLE", "at": "TIMESTAMP", "known": "TIMESTAMP"'
+    features = '''"n": agg.count().over("3m", "10m"), "sum": agg.sum("value").over("10m"),
+        "last": agg.last_n("value", 4).over("10m", hop="exact"), "kinds": agg.count_distinct("user").over("5m")'''
+    more = ', available="known"'
+    spec = f"""
+from featreg import Entity, EventSource, Every, FeatureSet, FeatureView, agg
+user, world = Entity(name="user", key={{"user": "BIGINT"}}), Entity(name="world", key={{}})
+events = EventSource(name="events", columns={{{columns}}}, event_time="at"{more}, max_rejected=100)
+seen = FeatureView(name="seen", entity=user, source=events, features={{{features}}})
+whole = FeatureView(name="whole", entity=world, source=events, freshness=Every("5m"), features={{{features}}})
+world_set = FeatureSet(name="world_set", features=[seen.all(), whole.all().prefix("w_")])
+"""
+    profile = f'[sources]\nevents = "{tmp_path}/events.parquet"\n'
+    as_of = pa.array([*rng.integers(0, span * minute, 300), *np.arange(0, span, 5) * minute]).cast(pa.timestamp("us"))
+    spine = pa.table({"user": rng.integers(0, 4, len(as_of)), "as_of": as_of})
+    files = {"features/world.py": spec, "conf/local.toml": profile, "conf/spark.toml": SPARK + profile}
+    with repository(tmp_path, files) as root:
+        found = []
+        for name in ("local", "spark"):
+            with featreg.open(root, profile=name) as registry:
+                made = registry.training_set(SET, spine, time="as_of", draft=True)
+                found.append((made.to_arrow(), [(one.view, one.events, one.rejected) for one in made.receipts]))
+    assert _same_bits(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+    assert found[0][1][0][2] > 0, "nothing was rejected"
+
+
+@pytest.mark.parametrize(("instant", "parts"), [(0, [0]), (99, [0]), (100, [1]), (250, [2]), (-900, [0])])
+def test_an_event_is_in_every_part_that_may_see_it(instant: int, parts: list[int]) -> None:
+    """Borders at 100 and 200, and 60 back: an event of 90 that arrives at 150 is in the second part, and one of 190 in the third too."""
+    split = Split((100, 200), 60, "e")
+    listed = duckdb.sql(f"SELECT {split.sql()} FROM (SELECT {instant} AS t, 0 AS r, NULL::BIGINT AS e)").fetchall()
+    assert listed == [(parts,)]
+    rows = {(90, 90): [0, 1], (150, 90): [1], (150, 190): [1, 2], (10, 10): [0], (210, 90): [2], (39, 39): [0], (40, 40): [0, 1]}
+    for (t, e), wanted in rows.items():
+        assert duckdb.sql(f"SELECT {split.sql()} FROM (SELECT {t} AS t, -1 AS r, {e} AS e)").fetchall() == [(wanted,)]
 
 
 def filled(root: Path, spine: Any, profile: str) -> pa.Table:

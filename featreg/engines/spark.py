@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from featreg.engines.duckdb import DuckDB
 from featreg.engines.java import use_java
-from featreg.engines.worker import ROWS, Checked, Spread, Task, error_of, to_bytes, told_in, versions
+from featreg.engines.worker import ROWS, Checked, Split, Spread, Task, error_of, to_bytes, told_in, versions
 from featreg.errors import DataError, UsageError
 from featreg.kernels import use_cache
 from featreg.plan.relation import Relation
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-OWN = ("master", "remote", "scratch", "partitions")  # settings of [spark] that are ours; all others are Spark's
+OWN = ("master", "remote", "scratch", "partitions", "split")  # settings of [spark] that are ours; all others are Spark's
 _QUIET = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 _MEANWHILE = {  # what the session is set to while a job of ours runs, whatever its owner chose
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),
@@ -83,7 +83,7 @@ class Spark:
         self.scratch = f"{str(settings.get('scratch', state / 'tmp')).rstrip('/')}/{self.name}"
         self.is_local = not is_uri(self.scratch)
         self.storage = Storage(self.session)
-        self.partitions = int(str(settings.get("partitions", 0)))
+        self.partitions, self.split = (int(str(settings.get(name, 0))) for name in ("partitions", "split"))
         self._staged = 0
         self._slots: dict[int, tuple[int, ...]] = {}
 
@@ -212,9 +212,10 @@ class Spark:
         with _without_pandas_warnings():
             return frame.mapInArrow(run_task, schema)
 
-    def spread(self, keys: Sequence[str], rows: int | None) -> Spread:
+    def spread(self, keys: Sequence[str], rows: int | None, split: Split | None = None) -> Spread:
         """Where each key goes, of about so many rows."""
-        return Spread(tuple(keys), self.slots(self.partitions_for(rows) if keys else 1))
+        places = self.partitions_for(rows) if keys else 1
+        return Spread(tuple(keys), self.slots(places if split is None else max(places, split.parts)), split)
 
     def together(self, frames: "Sequence[DataFrame]", spread: Spread) -> "DataFrame":
         """All that was spread, each place a partition.

@@ -92,9 +92,33 @@ def from_bytes(value: pa.Scalar) -> pa.Table:
     return pa.ipc.open_stream(value.as_buffer()).read_all()
 
 
-PLACED = "slot long, rows binary"
+PLACED = "slot long, again long, rows binary"  # again: how many of the rows are in another place too
 _HELD = 1 << 19  # rows of a worker's input that are put in their places together
 _LIMITS: dict[str, Any] = {"threads": 1, "memory_limit": "1GB"}  # of one worker, and Spark runs one for each core; what is more is spilled
+
+
+@dataclass(frozen=True)
+class Split:
+    """Each key's questions (rows whose r is not negative) in parts by their instant t, each with all events that one of its part may see.
+
+    borders: where the next part begins · reach: an event counts for an instant t only from t - reach on · event_time: its column.
+    """
+
+    borders: tuple[int, ...]
+    reach: int
+    event_time: str
+
+    @property
+    def parts(self) -> int:
+        return len(self.borders) + 1
+
+    def sql(self) -> str:
+        """The list of a row's parts, the one that counts it first."""
+        first, last = self._part_of("t"), self._part_of(f"{self.event_time} + {self.reach}")
+        return f"CASE WHEN r >= 0 THEN [{first}] WHEN r < -1 THEN [0] ELSE range({first}, greatest({first}, {last}) + 1) END"
+
+    def _part_of(self, instant: str) -> str:
+        return "(" + " + ".join(f"({instant} >= {border})::BIGINT" for border in self.borders) + ")"
 
 
 @dataclass(frozen=True)
@@ -102,16 +126,26 @@ class Spread:
     """Rows in, bytes for each partition out: all rows of a key have one place, and Spark moves them without looking into them.
 
     Row by row through the JVM, and sorted there, they cost it 2.7 us each, and so 1.5, most of which is its reading of Parquet.
-    slots: by place, what Spark hashes into that partition.
+    slots: by place, what Spark hashes into that partition · split: where a key has several places, no more than there are.
     """
 
     keys: tuple[str, ...]
     slots: tuple[int, ...]
+    split: Split | None = None
+
+    def sql(self) -> str:
+        """The rows, each with its place and whether that is another one than its first."""
+        places = len(self.slots)
+        place = f"(hash({', '.join(self.keys)}) % {places})::BIGINT" if self.keys else "0"
+        if self.split is None:
+            return f"SELECT *, {place}, false FROM {ROWS}"
+        parted = f"SELECT *, {self.split.sql()} AS parts FROM {ROWS}"
+        parted = f"SELECT * EXCLUDE (parts), unnest(parts) AS part, part > parts[1] AS again FROM ({parted})"
+        return f"SELECT * EXCLUDE (part, again), ({place} + part) % {places}, again FROM ({parted})"
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        place = f"hash({', '.join(self.keys)}) % {len(self.slots)}" if self.keys else "0"
         held: list[pa.RecordBatch] = []
-        for batch in query_batches(f"SELECT *, ({place})::INTEGER FROM {ROWS}", batches, False):
+        for batch in query_batches(self.sql(), batches, False):
             held.append(batch)
             if sum(one.num_rows for one in held) >= _HELD:
                 yield self._placed(held)
@@ -121,20 +155,22 @@ class Spread:
 
     def _placed(self, held: list[pa.RecordBatch]) -> pa.RecordBatch:
         rows = pa.Table.from_batches(held)
-        places = rows.column(rows.num_columns - 1).to_numpy()
+        places, again = (rows.column(rows.num_columns - back).to_numpy() for back in (2, 1))
         order = np.argsort(places, kind="stable")
-        ordered = rows.drop_columns(rows.column_names[-1:]).take(pa.array(order)).combine_chunks()
-        borders = np.flatnonzero(np.diff(places[order], prepend=-1)).tolist()
+        ordered = rows.drop_columns(rows.column_names[-2:]).take(pa.array(order)).combine_chunks()
+        borders = np.flatnonzero(np.diff(places[order], prepend=-1))
         slots = [self.slots[places[order[border]]] for border in borders]
-        blobs = [to_bytes(ordered.slice(low, high - low)) for low, high in pairwise([*borders, len(order)])]
-        return pa.record_batch([pa.array(slots, pa.int64()), pa.array(blobs, pa.binary())], names=["slot", "rows"])
+        blobs = [to_bytes(ordered.slice(low, high - low)) for low, high in pairwise([*borders.tolist(), len(order)])]
+        counts = np.add.reduceat(again[order].astype(np.int64), borders) if len(borders) else np.empty(0, np.int64)
+        columns = [pa.array(slots, pa.int64()), pa.array(counts), pa.array(blobs, pa.binary())]
+        return pa.record_batch(columns, names=["slot", "again", "rows"])
 
 
 def sorted_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, order: str, rows: int) -> Iterator[pa.RecordBatch]:
     """The rows that `Spread` sent to a partition, sorted.  Memory is bounded: DuckDB spills its sort."""
     import duckdb
 
-    found = (batch for placed in batches for blob in placed.column(1) for batch in from_bytes(blob).to_batches())
+    found = (batch for placed in batches for blob in placed.column(2) for batch in from_bytes(blob).to_batches())
     with tempfile.TemporaryDirectory(prefix="featreg-") as spilled:
         with duckdb.connect(config={**_LIMITS, "temp_directory": spilled}) as connection:
             connection.execute("SET TimeZone='UTC'; SET preserve_insertion_order=false")

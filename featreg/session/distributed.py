@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featreg.compile import CompiledSet, CompiledView, Lookup
-from featreg.compile.program import build_program
+from featreg.compile.program import SweepProgram, build_program
 from featreg.define import EventSource
 from featreg.engines.duckdb import source_files
 from featreg.engines.spark import AS_WRITTEN, Overflown, Rows, Spark, arrow_schema, is_frame, is_uri
-from featreg.engines.worker import PLACED, ROWS, from_bytes
+from featreg.engines.worker import PLACED, ROWS, Split, from_bytes
 from featreg.errors import OverflowDataError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.relation import Relation, quote
-from featreg.plan.scan_sql import scan_text
+from featreg.plan.scan_sql import ScanText, scan_text
 from featreg.session.keeping import Fingerprint, Keeper, as_parquet, fingerprint_of, formed, named, numbers_sql
 from featreg.session.manifest import SPINE_PART, fingerprint_of_parts, part_fingerprint, training_manifest
 from featreg.session.order import in_order
@@ -244,7 +244,8 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
     scan = scan_text(view, program, source.relation, earliest, last if known_at is None else min(last, known_at))
     input_types = tuple(item.type for item in program.inputs)
     fields = stream_fields(key_types, input_types, scan.event_is_visible)
-    spread = engine.spread(scan.keys, None if source.about is None else source.about + len(spine))
+    split = _split(engine, program, scan, first, last)
+    spread = engine.spread(scan.keys, None if source.about is None else source.about + len(spine), split)
     keys = tuple(zip(lookup.spine_columns, (kind for _, kind in view.key)))
     day = None if earliest is None else _day_before(earliest)
     events = []
@@ -270,6 +271,19 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
         raise RejectedRowsError(view.scan.source.name, rejected, view.scan.source.max_rejected, examples)
     receipt = ViewReceipt(view.name, event_count, rejected, examples, time.perf_counter() - began)
     return fragments.where("block >= 0"), receipt
+
+
+def _split(engine: Spark, program: SweepProgram, scan: ScanText, first: int, last: int) -> Split | None:
+    """Cut keys in time, so that one is more than one task's work: as the profile says, and a view without a key for every core.
+
+    Nothing is cut into parts shorter than the longest window: each part reads that much of what is before it once more.
+    first, last: of the cutoffs.
+    """
+    wanted = engine.split or (1 if scan.keys else engine.cores)
+    if program.longest is None or (parts := min(wanted, (last - first) // max(program.longest, 1))) < 2:
+        return None
+    borders = tuple(first + (last - first) * part // parts for part in range(1, parts))
+    return Split(borders, program.longest, "t" if scan.event_is_visible else "e")
 
 
 def examples_of(engine: Spark, rows: Rows, sql: str) -> list[str]:

@@ -228,8 +228,15 @@ class SweepPartition:
     derived: tuple[tuple[str, Typed], ...]
 
     def __call__(self, batches: Batches) -> Batches:
-        tally = Tally()
-        for swept in sweep_stream(self.program, self.layout, in_order(batches, self.fields), tally):
+        tally, again = Tally(), 0
+
+        def counted() -> Batches:
+            nonlocal again
+            for placed in batches:
+                again += sum(placed.column(1).to_pylist())
+                yield placed
+
+        for swept in sweep_stream(self.program, self.layout, in_order(counted(), self.fields), tally):
             rows, columns = swept.spine_rows, swept.columns
             if self.derived:
                 columns |= derive_columns(self.derived, columns, len(rows))
@@ -241,7 +248,7 @@ class SweepPartition:
                 for name, column in chosen.items()
             }
             yield from self.numbering.fragments(self.source, rows[order], arrays)
-        yield _fragment(-1, -1, self.source, tally.events, tally.rejected, None)
+        yield _fragment(-1, -1, self.source, tally.events - again, tally.rejected, None)
 
 
 @dataclass(frozen=True)

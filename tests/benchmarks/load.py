@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-LONGEST = 60  # seconds
+LONGEST = 600  # seconds
 
 
 class Asker(asyncio.Protocol):

@@ -1,7 +1,7 @@
 """Time serving: reads from Redis beside a bare GET, and the HTTP service beside its load generator.
 
     python -m tests.benchmarks.serving redis --events 1_000_000
-    python -m tests.benchmarks.serving http --workers 2          # also --store redis, --seconds 300 (flat memory)
+    python -m tests.benchmarks.serving http --workers 2          # also --store redis, --seconds 60
 
 20 features of two views, as in `tests.benchmarks.online`.  The server is a real redis-server on loopback.
 The bare GET and MGET are redis-py's own (with hiredis), of the bytes that the read needs, in the same run.

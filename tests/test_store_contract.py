@@ -16,8 +16,9 @@ from featreg.stores.contract import StoreConflict
 from featreg.stores.lmdb import open_store
 from featreg.stores.redis import open_redis
 from tests.redis_process import RedisProcess
+from tests.sqlite_store import SqliteStore
 
-STORES = {"lmdb": open_store, "redis": open_redis}
+STORES = {"lmdb": open_store, "redis": open_redis, "outside": SqliteStore}
 
 processes = multiprocessing.get_context("forkserver")  # children that inherit nothing of this process
 processes.set_forkserver_preload([__name__])
@@ -37,7 +38,7 @@ def server(tmp_path_factory):
 @pytest.fixture
 def place_of(tmp_path, server):
     """Where a store of a kind is, by a name: a path or a URL."""
-    return lambda kind, name: tmp_path / name if kind == "lmdb" else server.url(f"{tmp_path.name}-{name}")
+    return lambda kind, name: tmp_path / name if kind != "redis" else server.url(f"{tmp_path.name}-{name}")
 
 
 @pytest.fixture
@@ -285,7 +286,7 @@ def test_what_was_written_is_there_when_the_store_is_opened_again(kind, place):
 
 
 def test_a_store_opened_twice_is_closed_by_the_second_close(kind, place):
-    same = Path(f"{place}/../{place.name}") if kind == "lmdb" else place
+    same = Path(f"{place}/../{place.name}") if kind != "redis" else place
     first, second = STORES[kind](place), STORES[kind](same)
     first.close()
     second.write([(b"a", b"1")])

@@ -11,13 +11,15 @@ import pytest
 
 import featreg
 from featreg.errors import StoreError, StoreUnavailable, UsageError
+from featreg.session.keys import META
 from featreg.session.profile import read_profile
 from featreg.session.store import open_store
 from featreg.stores.contract import StoreConflict
 from featreg.stores.redis import open_redis
 from featreg.stores.redis_server import RedisUrl
-from tests.redis_process import RedisProcess, free_port
+from tests.redis_process import RedisProcess, SentinelProcess, TlsProxy, free_port
 from tests.shop import PROFILE, REALTIME_SHOP, WHOLE_SHOP, Shop, at, difference, order
+from tests.sqlite_store import install
 from tests.test_materialize import CUSTOMERS, a_few
 
 
@@ -177,6 +179,42 @@ def test_a_replica_is_passed_over_and_takes_over_when_it_is_promoted(pair):
         assert store.scan(b"") == [(b"a", b"1"), (b"b", b"2")]
 
 
+def test_sentinels_say_who_the_master_is_before_and_after_a_failover(pair, tmp_path):
+    """A real Sentinel, named behind one that is gone: the master is killed, its replica promoted, and nobody is told about it."""
+    master, replica = pair
+    with SentinelProcess(folder(tmp_path, "sentinel"), "shop", master.port, "lion") as sentinel:
+        url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/shop/0?sentinel_password=lion"
+        assert "lion" not in str(RedisUrl(url))
+        with open_redis(url) as store:
+            store.write([(b"a", b"1")])
+            assert master.command("WAIT", "1", "5000") == 1
+            until = time.monotonic() + 20
+            while sentinel.replicas("shop") != 1:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            master.kill()
+            store.write([(b"b", b"2")], expect={b"a": b"1"})
+            assert store.scan(b"") == [(b"a", b"1"), (b"b", b"2")]
+            assert replica.command("GET", b"{featreg}b") == b"2"
+        for wrong, told in (("redis+sentinel://h:1/", "name of the master"), ("redis+sentinel://h:1/shop/x", "a number")):
+            with pytest.raises(UsageError, match=told):
+                RedisUrl(wrong)
+
+
+def test_tls_is_by_the_url_and_an_unknown_certificate_is_told_at_once(server, tmp_path):
+    """Reads of many keys too, whose bytes come in pieces of 16 KB."""
+    with TlsProxy(tmp_path, server.port) as proxy:
+        with open_redis(f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={proxy.authority}") as store:
+            store.write([(b"%d" % number, b"%d" % number * 3000) for number in range(100)])
+            found = store.gather([b"%d" % number for number in range(100)])
+            assert found[0] == b"".join(b"%d" % number * 3000 for number in range(100))
+            assert store.get([b"7"]) == [b"7" * 3000]
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="certificate"):
+            open_redis(f"rediss://127.0.0.1:{proxy.port}/0")
+        assert time.monotonic() - began < 5
+
+
 def test_work_of_many_writes_does_not_go_on_behind_a_server_that_was_replaced(server):
     """A restarted server may lack what it had confirmed: the run is told, and the next begins from what is there."""
     with open_redis(server.url()) as store:
@@ -223,6 +261,27 @@ def test_a_full_server_says_so_and_stores_nothing_in_part(tmp_path):
         store.delete_prefix(b"0/")
         store.write([(b"small", b"1")])
         assert store.get([b"small"]) == [b"1"]
+
+
+def test_a_server_whose_disk_is_gone_refuses_writes_and_takes_them_again_when_it_is_back(tmp_path):
+    home = folder(tmp_path, "data")
+    with RedisProcess(home, "--appendonly", "no") as server, open_redis(server.url()) as store:
+        store.write([(b"a", b"1")])
+        server.command("CONFIG", "SET", "save", "3600 1")
+        home.rmdir()
+        server.command("BGSAVE")
+        until = time.monotonic() + 10
+        while b"rdb_last_bgsave_status:err" not in server.info():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        with pytest.raises(StoreError, match="refuses writes, for it cannot save them to its disk"):
+            store.write([(b"a", b"2")])
+        assert store.get([b"a"]) == [b"1"]
+        home.mkdir()
+        server.command("CONFIG", "SET", "dir", str(home))
+        server.command("SAVE")
+        store.write([(b"a", b"2")])
+        assert store.get([b"a"]) == [b"2"]
 
 
 def test_a_server_that_drops_keys_when_memory_is_short_holds_no_store(tmp_path):
@@ -296,15 +355,30 @@ def test_a_store_that_nobody_brought_is_named_with_those_that_are_here(tmp_path)
         open_store(profile_of(tmp_path, 'store = "redis"'))
 
 
-def test_a_store_from_outside_comes_by_its_entry_point(tmp_path, monkeypatch):
-    """A distribution on the path, with an entry point of the group, as pip installs it."""
-    site = folder(tmp_path, "site")
-    (site / "my_store.py").write_text("def open(profile):\n    return ('mine', profile.online_url)\n")
-    info = folder(site, "my_store-1.0.dist-info")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_store\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[featreg.stores]\nmine = my_store:open\n")
-    monkeypatch.syspath_prepend(str(site))
-    assert open_store(profile_of(tmp_path, 'store = "mine"\nurl = "mine://x"')) == ("mine", "mine://x")
+def test_a_store_from_outside_comes_by_its_entry_point_and_serves_the_whole_path(tmp_path, monkeypatch):
+    """A distribution on the path, as pip installs it: the same bytes as in LMDB, the training set's answers, parity, pushes."""
+    install(folder(tmp_path, "site"))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    log = 'stream="until_batch", tie_break="shop",'
+    profile = f'{PROFILE}[online]\nstore = "sqlite"\nurl = "sqlite:kept/online"\n'
+    shop = Shop(tmp_path / "shop", WHOLE_SHOP.replace('tie_break="shop",', log), profile)
+    (shop.root / "conf" / "beside.toml").write_text(PROFILE)
+    shop.applied()
+    with shop.open() as ours, featreg.open(shop.root, profile="beside") as beside:
+        shop.put("one", a_few(0, 1600, 300, 5))
+        for registry in (ours, beside):
+            registry.materialize(to=at(1600))
+        store = ours.reader().store
+        assert type(store).__module__ == "featreg_sqlite" and (shop.root / "kept" / "online").exists()
+        kept, others = dict(store.scan(b"", limit=1_000_000)), shop.stored()
+        assert kept.keys() == others.keys() and len(kept) > 24
+        assert all(kept[key] == others[key] for key in kept if not key.startswith(META)), "beside what is known of a run's files"
+        assert difference(ours, CUSTOMERS, [at(1600), at(1591), at(1800)], at(1600)) is None
+        found = ours.parity("model")
+        assert found.is_known and found.differing == found.late == 0
+        before = ours.online("model", {"customer": "ann"}, at=at(1610)).values["n_1d"]
+        ours.push("orders", [order(1605, "ann")])
+        assert ours.online("model", {"customer": "ann"}, at=at(1610)).values["n_1d"] == before + 1
 
 
 # The whole path

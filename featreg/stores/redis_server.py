@@ -38,7 +38,7 @@ from featreg.errors import StoreError, StoreUnavailable, UsageError
 if TYPE_CHECKING:
     from featreg.stores.redis_reply import Reply
 
-SCHEMES = ("redis", "rediss", "unix")
+SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix")
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 2.0, 10.0  # seconds
 READ_BYTES = 1 << 19  # at once from a socket: a hundred keys of some KB
 PATIENCE = 20.0  # seconds for which a call looks for a server that answers: an election and a restart take some
@@ -57,6 +57,7 @@ _PASSING_CODES = ("READONLY", "LOADING", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "T
 class RedisUrl:
     """Where a store is: `redis://[user:password@]host:port[,host:port …]/[db]?namespace=name`, or rediss://, or unix://.
 
+    `redis+sentinel://…/name/[db]` names Sentinels, who are asked where the master of that name is.
     Its text has no user, password or option, so that it can be shown.
     Raises: UsageError for what is no such URL; it does not repeat the URL, which may hold a password.
     """
@@ -69,7 +70,20 @@ class RedisUrl:
             raise UsageError("[online] url: this is no URL of Redis.\n  Write redis://HOST:PORT/0.") from None
         if parts.scheme not in SCHEMES:
             raise UsageError(f"[online] url: begins with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}.")
-        if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):
+        scheme, _, is_watched = parts.scheme.partition("+")
+        path = parts.path
+        self.master: str | None = None
+        if is_watched:
+            self.master, _, database = parts.path.removeprefix("/").partition("/")
+            path = f"/{database}"
+            if not self.master:
+                raise UsageError(
+                    "[online] url: behind the Sentinels stands the name of the master.\n  Write redis+sentinel://HOST:26379/NAME/0."
+                )
+        self.sentinel_access = {
+            name: options.pop(f"sentinel_{name}") for name in ("username", "password") if is_watched and f"sentinel_{name}" in options
+        }
+        if scheme != "unix" and not re.fullmatch(r"(/\d*)?", path):
             raise UsageError("[online] url: behind the host stands a number: that of the database.\n  Write redis://HOST:PORT/0.")
         self.namespace = options.pop("namespace", "featreg")
         if not self.namespace or set("{}") & set(self.namespace):
@@ -77,7 +91,7 @@ class RedisUrl:
         access, _, hosts = parts.netloc.rpartition("@")
         self.endpoints: list[dict[str, Any]] = []
         for host in hosts.split(","):
-            one = f"{parts.scheme}://{access}{'@' if access else ''}{host}{parts.path}{'?' + urlencode(options) if options else ''}"
+            one = f"{scheme}://{access}{'@' if access else ''}{host}{path}{'?' + urlencode(options) if options else ''}"
             try:
                 pool = ConnectionPool.from_url(
                     one, protocol=2, driver_info=None, retry=Retry(NoBackoff(), 0), socket_read_size=READ_BYTES,
@@ -178,6 +192,12 @@ class RedisServer:
                     f"{self.url}: the server does not let us in, or not as far as a store needs.\n"
                     f"  See to the user and password of [online] url, and its rights: all keys of the namespace, @read, @write, @scripting."
                 ) from None
+            case redis.ConnectionError() if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+                self._let_go()
+                raise StoreError(
+                    f"{self.url}: the server's certificate is of no authority that is known here, or of another host.\n"
+                    f"  Add ssl_ca_certs=FILE to [online] url: the certificate of its authority."
+                ) from None
             case _ if isinstance(problem, _PASSING) or code in _PASSING_CODES:
                 self._moved = None
                 self._at += 1
@@ -218,6 +238,8 @@ class RedisServer:
     def _connect(self) -> Any:
         kept = self.url.endpoints[self._at % len(self.url.endpoints)] | (self._moved or {})
         kept |= {name: min(most, kept.get(name) or most) for name, most in self._longest.items() if name in kept}
+        if self.url.master is not None:
+            kept |= self._master(kept)
         connection = self.url.connection_class(**kept)
         connection.connect()
         connection.send_command("INFO")
@@ -235,6 +257,20 @@ class RedisServer:
         self._mine.connection = connection
         self._all.add(connection)
         return connection
+
+    def _master(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """Host and port of the master, by the Sentinel at an endpoint, which has a password of its own."""
+        asked = {name: value for name, value in kept.items() if name not in ("username", "password", "db")} | self.url.sentinel_access
+        sentinel = self.url.connection_class(**asked)
+        try:
+            sentinel.connect()
+            sentinel.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.url.master)
+            found = sentinel.read_response()
+        finally:
+            sentinel.disconnect()
+        if found is None:
+            raise StoreError(f"{self.url}: the Sentinel knows no master '{self.url.master}'.\n  See to the name in [online] url.")
+        return {"host": found[0].decode(), "port": int(found[1])}
 
 
 # The library's own way from a question to its answer asks on each what holds for all: 5 to 10 µs of a read of 60.

@@ -131,7 +131,8 @@ steps = st.one_of(writes, keys)
 @pytest.mark.parametrize("name", STORES)
 def test_a_store_is_a_sorted_dictionary(tmp_path_factory, server, name, steps, probes, prefix, start):
     """After any writes and prefix deletes, get and scan answer what a dict answers."""
-    with STORES[name](tmp_path_factory.getbasetemp() / "dictionary" if name == "lmdb" else server.url("dictionary")) as store:
+    place = server.url("dictionary") if name == "redis" else tmp_path_factory.getbasetemp() / f"dictionary of {name}"
+    with STORES[name](place) as store:
         store.delete_prefix(b"")
         model = {}
         for step in steps:
@@ -286,7 +287,7 @@ def test_what_was_written_is_there_when_the_store_is_opened_again(kind, place):
 
 
 def test_a_store_opened_twice_is_closed_by_the_second_close(kind, place):
-    same = Path(f"{place}/../{place.name}") if kind != "redis" else place
+    same = Path(f"{place}/../{place.name}") if kind == "lmdb" else place
     first, second = STORES[kind](place), STORES[kind](same)
     first.close()
     second.write([(b"a", b"1")])

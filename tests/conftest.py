@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 use_cache(Path(__file__).parent.parent / ".featreg")  # before a test imports a kernel: one folder for all, of exactly these sources
 
-WORLDS, ROUNDS, KILLS = 300, 50, 25
+WORLDS, ROUNDS, KILLS, REQUESTS = 300, 50, 25, 150
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kills", type=int, default=KILLS, help=f"how often apply and materialize are killed (default {KILLS})")
     group.addoption(
         "--world-seed", type=int, default=0, help="what the worlds are drawn from; the same seed gives the same worlds (default 0)"
+    )
+    group.addoption(
+        "--requests", type=int, default=REQUESTS, help=f"how many requests are drawn from the service's description (default {REQUESTS})"
     )
     group.addoption(
         "--long", action="store_true",

@@ -19,6 +19,8 @@ import featreg
 from featreg.cli.flights import prepare_flights
 from featreg.registry.push_log import PushLog
 from featreg.session.parity import same_bits
+from tests.redis_process import RedisProcess
+from tests.service_process import EVERYTHING, ServiceProcess
 from tests.shop import Forks, kernel_folder
 
 SPEC = """
@@ -123,9 +125,17 @@ def test_what_was_answered_is_what_is_trained(
     late: a tenth of the rows is delivered up to two days later, and says so · twice: every push is sent again under its id ·
     out of order: rows overtake each other by up to five minutes.
     """
+    count, portion = (4_000, 600) if request.config.getoption("--long") else (400, 60)
+    with featreg.open(repository(tmp_path, kind)) as registry:
+        asked = replayed(registry, flights, kind, how, count, portion)
+        assert differing(registry, asked) == []
+    assert len(asked) >= count - 1
+
+
+def replayed(service: Any, flights: pa.Table, kind: str, how: str, count: int, portion: int) -> list[dict]:
+    """Push rows in portions to what pushes and answers, and ask it between them; what it answered."""
     dice = random.Random(f"{kind} {how}")
     chance = np.random.default_rng(dice.randrange(1 << 30))
-    count, portion = (4_000, 600) if request.config.getoption("--long") else (400, 60)
     departed = micros(flights["departed_at"])
     late = np.where(chance.random(len(departed)) < 0.1, chance.integers(0, 48 * HOUR, len(departed)), 0)
     known = departed + (late if how == "late" else 0) + (SECOND if kind == "known_at" else 0)
@@ -133,20 +143,35 @@ def test_what_was_answered_is_what_is_trained(
     order = np.argsort(visible + (chance.integers(0, 5 * MINUTE, len(visible)) if how == "out of order" else 0), kind="stable")
     table, visible = with_known_at(flights, known).take(order), visible[order]
     first_unseen = np.append(np.minimum.accumulate(visible[::-1])[::-1], visible.max() + HOUR)  # of rows from here on
-    begin, asked = 0, []
-    with featreg.open(repository(tmp_path, kind)) as registry:
-        while begin < len(visible):
-            end = min(len(visible), begin + dice.randrange(1, 2 * portion))
-            rows, name = table.slice(begin, end - begin), f"push {begin}"
-            assert registry.push("departures", rows, id=name).accepted == end - begin
-            if how == "twice":
-                assert registry.push("departures", rows, id=name).duplicate
-            newest, until = int(visible[:end].max()), int(first_unseen[end])
-            for _ in range(round(count * end / len(visible)) - len(asked)):
-                moment = min(dice.randrange(newest - 9 * MINUTE, newest + HOUR), until)
-                asked.append(ask_at(registry, table, dice, begin, end, moment))
-            begin = end
-        assert differing(registry, asked) == []
+    begin = 0
+    asked: list[dict] = []
+    while begin < len(visible):
+        end = min(len(visible), begin + dice.randrange(1, 2 * portion))
+        rows, name = table.slice(begin, end - begin), f"push {begin}"
+        assert service.push("departures", rows, id=name).accepted == end - begin
+        if how == "twice":
+            assert service.push("departures", rows, id=name).duplicate
+        newest, until = int(visible[:end].max()), int(first_unseen[end])
+        for _ in range(round(count * end / len(visible)) - len(asked)):
+            moment = min(dice.randrange(newest - 9 * MINUTE, newest + HOUR), until)
+            asked.append(ask_at(service, table, dice, begin, end, moment))
+        begin = end
+    return asked
+
+
+def test_what_was_answered_over_http_from_redis_is_what_is_trained(
+    tmp_path: Path, flights: pa.Table, request: pytest.FixtureRequest
+) -> None:
+    """The same replay through a service in a process of its own: pushes and reads over HTTP, in JSON, from a real redis-server."""
+    count, portion = (4_000, 600) if request.config.getoption("--long") else (120, 400)
+    root = repository(tmp_path / "shop", "known_at")
+    with RedisProcess(tmp_path) as redis:
+        (root / "conf").mkdir()
+        (root / "conf" / "local.toml").write_text(f'[online]\nstore = "redis"\nurl = "{redis.url()}"\n[serve]\ndeadline = 60.0\n')
+        with ServiceProcess(root) as service, featreg.Client(service.url, EVERYTHING, timeout=60) as client:
+            asked = replayed(client, flights, "known_at", "late", count, portion)
+        with featreg.open(root) as registry:
+            assert differing(registry, asked) == []
     assert len(asked) >= count - 1
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -22,14 +23,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import featreg
-from featreg.errors import DataError, RefusedError, StoreUnavailable, UsageError
+from featreg.errors import DataError, RefusedError, StoreError, StoreUnavailable, UsageError
 from featreg.instants import format_instant, parse_instant
 from featreg.serve.settings import ServeSettings, serve_settings
 from featreg.serve.tokens import Tokens, digest_of, read_tokens
 from featreg.session.parity import same_bits
 from tests.redis_process import RedisProcess
 from tests.service_process import EVERYTHING, EXPIRED, PUSHER, READER, TOKENS, ServiceProcess
-from tests.shop import PROFILE, REALTIME_SHOP, START, WHOLE_SHOP, Shop, at, order
+from tests.shop import PROFILE, REALTIME_SHOP, START, WHOLE_SHOP, Shop, at, order, order_table
 from tests.test_materialize import CUSTOMERS, a_few
 
 NOW = format_instant(parse_instant(at(1600)))
@@ -339,28 +340,31 @@ def test_a_thousand_connections_at_once_get_the_right_answer_each(service: Servi
     assert service.ask("GET", "/readyz")[0] == 200
 
 
-def test_what_the_description_allows_never_breaks_the_service(service: ServiceProcess) -> None:
-    """Schemathesis draws requests from the OpenAPI document, good and bad: documented answers of the documented form, and no 5xx."""
+def test_what_the_description_allows_never_breaks_the_service(shop: Shop, service: ServiceProcess, request: pytest.FixtureRequest) -> None:
+    """Schemathesis draws requests from the OpenAPI document, good and bad: documented answers of the documented form, and no 5xx.
+
+    Reads and pushes alike (the shop's source takes no push: what is well formed is refused by that).  Then a right answer.
+    """
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
-    document = service.ask("GET", "/openapi.json")[2]
-    schema = schemathesis.openapi.from_dict(document)
+    good = service.ask("POST", MODEL, ANN)
+    schema = schemathesis.openapi.from_dict(service.ask("GET", "/openapi.json")[2])
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-    asked: list[int] = []
-    modes = list(schemathesis.GenerationMode)
+    asked: list[tuple[str, int]] = []
     strategies = [
         operation.ok().as_strategy(generation_mode=mode)
         for operation in schema.get_all_operations()
-        for mode in modes
-        if operation.ok().path == MODEL
+        for mode in schemathesis.GenerationMode
+        if operation.ok().path in (MODEL, "/v1/push/orders")
     ]
+    assert len(strategies) == 4
 
     @settings(
-        max_examples=int(os.environ.get("FEATREG_MALFORMED", "150")),
+        max_examples=request.config.getoption("--requests"),
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -370,11 +374,11 @@ def test_what_the_description_allows_never_breaks_the_service(service: ServicePr
     def ask(case: Any) -> None:
         answer = case.call(base_url=service.url, headers={"Authorization": f"Bearer {EVERYTHING}"})
         case.validate_response(answer, checks=checks)
-        asked.append(answer.status_code)
+        asked.append((case.path, answer.status_code))
 
     ask()
-    assert len(asked) >= 100 and {200, 400} <= set(asked)
-    assert service.ask("POST", MODEL, ANN)[0] == 200
+    assert len(asked) >= 100 and {(MODEL, 200), (MODEL, 400), ("/v1/push/orders", 400)} <= set(asked)
+    assert service.ask("POST", MODEL, ANN)[2] == good[2] and service.process.poll() is None
 
 
 # What is told about it
@@ -533,3 +537,36 @@ def test_more_than_it_can_do_is_told_at_once(tmp_path: Path) -> None:
                 assert time.monotonic() < until
                 time.sleep(0.2)
             assert answer[2]["values"]["n_1d"] == 2
+
+
+def test_a_disk_and_a_redis_that_are_full_are_told_and_nothing_is_half_there_or_twice(tmp_path: Path) -> None:
+    """No room for the push log, then none in Redis: 503 with the reason, reads go on, and afterwards each row is there once."""
+    with RedisProcess(tmp_path) as redis:
+        spec = REALTIME_SHOP.replace('tie_break="shop",', 'tie_break="shop", stream="log",')
+        shop = Shop(tmp_path / "shop", spec, f'[online]\nstore = "redis"\nurl = "{redis.url()}"\n[serve]\ndeadline = 30.0\n').applied()
+        with ServiceProcess(shop.root) as service, featreg.Client(service.url, EVERYTHING, timeout=60, retries=0) as client:
+
+            def count() -> int:
+                return int(client.online("model", {"customer": "ann"}, at=at(60)).values["n_1d"])
+
+            assert client.push("orders", [order(1)], id="one").accepted == 1
+            many = order_table(order(2 + number / 10_000) for number in range(8_000))
+            unlimited = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+            with pytest.raises(StoreError, match="full"):
+                client.push("orders", many, id="many")
+            assert count() == 1
+            resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
+            receipt = client.push("orders", many, id="many")
+            assert (receipt.accepted, receipt.duplicate, count()) == (8_000, False, 8_001)
+
+            redis.command("CONFIG", "SET", "maxmemory", "1mb")
+            with pytest.raises(StoreError, match="memory is full"):
+                client.push("orders", [order(10), order(11)], id="two")
+            assert count() == 8_001 and service.ask("GET", "/healthz")[0] == 200
+            redis.command("CONFIG", "SET", "maxmemory", "0")
+            client.push("orders", [order(10), order(11)], id="two")
+            assert count() == 8_003
+            assert client.push("orders", [order(10), order(11)], id="two").duplicate
+        with shop.open() as registry:
+            spine = pa.table({"customer": ["ann"], "as_of": pa.array([at(60)], pa.timestamp("us", "UTC"))})
+            assert registry.training_set("model", spine, time="as_of").to_arrow()["n_1d"].to_pylist() == [8_003]

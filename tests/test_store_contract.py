@@ -177,6 +177,24 @@ def test_a_write_whose_expectation_fails_writes_nothing_and_says_what_it_found(s
     assert store.get([b"a"]) == [b"2"]
 
 
+def test_what_a_write_expects_is_compared_when_anyone_wrote_since_it_was_seen(store):
+    store.write([(b"a", b"1"), (b"b", b"1")])
+    seen, found = store.instant(), store.get([b"a"])[0]
+    store.write([(b"b", b"2")])
+    store.write([(b"a", b"2")], expect={b"a": found}, seen=seen)
+    assert store.get([b"a"]) == [b"2"]
+    seen, found = store.instant(), store.get([b"a"])[0]
+    store.write([(b"a", b"3")])
+    for number in (seen, store.instant() and store.instant() - 1):
+        with pytest.raises(StoreConflict):
+            store.write([(b"a", b"4")], expect={b"a": found}, seen=number)
+    assert store.get([b"a"]) == [b"3"]
+    seen, found = store.instant(), store.get([b"a"])[0]
+    store.write([(b"a", b"5")], expect={b"a": found}, seen=seen)
+    assert store.get([b"a"]) == [b"5"]
+    assert store.instant() != seen or seen is None
+
+
 def test_puts_that_fail_while_they_are_made_write_nothing(store):
     def puts():
         yield b"a", b"1"

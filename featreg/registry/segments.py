@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from featreg.durable import sync_folder
 from featreg.errors import StoreError
@@ -171,14 +172,41 @@ def read_segments(
 
 
 def read_segment(path: Path, begin: int = HEADER, on_damage: Callable[[Damage], None] = lambda damage: None) -> Iterator[Entry]:
-    """The records of one segment from an offset on.  Memory: the segment."""
-    data = path.read_bytes()
-    if len(data) < HEADER:
-        if data:
-            on_damage(Damage(path.name, 0, len(data), is_torn=True))
-        return
-    _refuse_other_forms(path, data)
-    offset = begin
+    """The records of one segment from an offset on.  Memory: a record; a segment that is damaged is looked at as a whole."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < HEADER:
+            if size:
+                on_damage(Damage(path.name, 0, size, is_torn=True))
+            return
+        _refuse_other_forms(path, file.read(HEADER))
+        file.seek(begin)
+        offset = begin
+        while offset < size:
+            payload = _record_of(file, size - offset)
+            if payload is None:
+                file.seek(0)
+                yield from _around_damage(path, file.read(size), offset, on_damage)
+                return
+            end = offset + _FRAME.size + len(payload)
+            yield Entry(path.name, offset, end, payload)
+            offset = end
+
+
+def _record_of(file: BinaryIO, left: int) -> bytes | None:
+    """The record that begins where the file stands; None when what is there is none.  left: bytes of the file from there on."""
+    frame = file.read(_FRAME.size)
+    if len(frame) < _FRAME.size:
+        return None
+    length, crc = _FRAME.unpack(frame)
+    if length > left - _FRAME.size:
+        return None
+    payload = file.read(length)
+    return payload if zlib.crc32(payload, zlib.crc32(frame[: _LENGTH.size])) == crc else None
+
+
+def _around_damage(path: Path, data: bytes, offset: int, on_damage: Callable[[Damage], None]) -> Iterator[Entry]:
+    """The records of a segment from a damaged one on, and what is none."""
     while offset < len(data):
         payload = _record_at(data, offset)
         if payload is not None:

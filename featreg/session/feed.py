@@ -135,6 +135,7 @@ class Feed:
         laid: dict[tuple[int, int], list[tuple[list[bytes], Chunk]]] = {}
         for _ in range(_MOST_LOOKS):
             puts, expect = list(extra), dict[bytes, bytes | None]()
+            seen = self.store.instant()
             states = self.store.get([key for one in fed for key in (one.meta, one.pushed)])
             for number, one in enumerate(fed):
                 meta, pushed = states[2 * number], states[2 * number + 1]
@@ -158,7 +159,7 @@ class Feed:
                 expect |= {one.meta: meta, one.pushed: pushed}
             try:
                 if puts:
-                    self.store.write(puts, (), expect)
+                    self.store.write(puts, (), expect, seen)
                 return
             except StoreConflict:  # a run was at these keys
                 continue

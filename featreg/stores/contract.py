@@ -69,17 +69,22 @@ class Store(Protocol):
         puts: Iterable[tuple[bytes, bytes]],
         deletes: Iterable[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        seen: int | None = None,
     ) -> float:
         """Delete, then put, in one transaction: all of it or nothing.
 
         puts: of one key named twice the last counts.  expect: what keys must hold
-        before (None: no value), compared inside the transaction.
+        before (None: no value), compared inside the transaction.  seen: what `instant`
+        gave before all of `expect` was read: while it is still that, there is nothing to compare.
         Returns the seconds for which the lease was held; the caller sizes its next
         write by it, for no transaction should take longer than 100 ms.
         Raises: StoreConflict when a key of `expect` differs; LeaseHeldError when
         another writer does not end; StoreError when the disk is full.  Nothing is
         written then, and nothing lost.
         """
+
+    def instant(self) -> int | None:
+        """A number that every write to the store, by anyone, makes another; None of a store that has no such number."""
 
     def scan(self, prefix: bytes, start: bytes | None = None, limit: int = 10_000) -> list[tuple[bytes, bytes]]:
         """The first `limit` entries whose key begins with `prefix` and is at or after `start`, in order of key's bytes.

@@ -130,6 +130,7 @@ class LmdbStore:
         puts: Iterable[tuple[bytes, bytes]],
         deletes: Iterable[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        seen: int | None = None,
     ) -> float:
         """As in `Store`.  Rows are sorted first: LMDB writes neighbours together, and appends what lies behind the last key."""
         rows = sorted(_stored_rows(puts).items(), key=itemgetter(0))
@@ -137,7 +138,8 @@ class LmdbStore:
         expected = dict(expect or {})
 
         def change(transaction: lmdb.Transaction[bytes]) -> None:
-            _compare(transaction, expected)
+            if seen is None or transaction.id() != seen + 1:  # a writer is the one behind the last that is there
+                _compare(transaction, expected)
             for key in gone:
                 transaction.delete(key)
             _put_sorted(transaction, rows)
@@ -147,6 +149,10 @@ class LmdbStore:
             started = time.perf_counter()
             self._commit(change)
             return time.perf_counter() - started
+
+    def instant(self) -> int:
+        """As in `Store`: the number of the last transaction that wrote."""
+        return self._read(lambda transaction: transaction.id())
 
     def scan(self, prefix: bytes, start: bytes | None = None, limit: int = 10_000) -> list[tuple[bytes, bytes]]:
         """As in `Store`.

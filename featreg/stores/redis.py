@@ -126,6 +126,7 @@ class RedisStore:
         puts: Iterable[tuple[bytes, bytes]],
         deletes: Iterable[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        seen: int | None = None,
     ) -> float:
         """As in `Store`.  One script: a round trip, and done once even when its answer is lost and it is sent again.
 
@@ -149,6 +150,10 @@ class RedisStore:
             key = list(expected)[found[1] - 1]
             raise StoreConflict(key, expected[key], None if found[2] == b"0" else found[2][1:])
         return time.perf_counter() - began
+
+    def instant(self) -> int | None:
+        """As in `Store`: Redis counts no writes, so what a write expects is always compared."""
+        return None
 
     def scan(self, prefix: bytes, start: bytes | None = None, limit: int = 10_000) -> list[tuple[bytes, bytes]]:
         """As in `Store`.  O(log entries) to its place, then 1 µs an entry, in one script."""

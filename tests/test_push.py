@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from featreg.define import EventSource
 from featreg.define.model import SpecError
 from featreg.errors import DataError, RefusedError, StoreError, UsageError
 from featreg.instants import parse_instant
-from featreg.registry import segments
+from featreg.registry import push_log, segments
 from featreg.registry.events import EventPlane
 from tests.shop import BOTH_SET, COLUMNS, DAILY, ENTITY, ORDERS, PROFILE, REALTIME_SET, RECENT, Shop, at, order, order_table, spine_of
 
@@ -404,6 +405,40 @@ def test_a_log_on_a_full_disk_takes_all_of_a_push_or_nothing(tmp_path: Path, mon
         assert trained(registry, at(500))[0]["spent"] == 1.0
         assert registry.push("orders", [order(n) for n in range(1, 300)]).accepted == 299
         assert trained(registry, at(500))[0]["spent"] == answered(registry, at(500))[0]["spent"] == 300.0
+
+
+# A log of many segments
+
+
+def test_a_log_that_is_sealed_is_the_same_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, a new version, a store that was lost, ids and parity read it; only the newest segment's rows are in memory."""
+    monkeypatch.setattr(push_log, "SEGMENT_BYTES", 8_000)
+    shop = shop_of(tmp_path, LOG, "[online]\nlog = 1\n")
+    rows = [order(n % 50, "ann" if n % 3 else "bob", float(n), loaded=n % 50 + n % 4) for n in range(400)]
+    with shop.open() as registry:
+        for begin in range(0, 400, 10):
+            registry.push("orders", rows[begin : begin + 10], id=f"push {begin}")
+        wanted = answered(registry, at(53.5))
+        registry.pusher("orders").log.seal()
+        assert len(list((tmp_path / ".featreg" / "registry" / "push" / "orders").glob("*.pushed.parquet"))) > 3
+        for minutes in (3, 17.5, 53.5):
+            assert trained(registry, at(minutes)) == trained(registry, at(minutes), sources={"orders": order_table(rows)})
+        assert max(table.num_rows for name, table in registry.engine.tables.items() if name.startswith("featreg_pushed")) < 200
+        assert registry.push("orders", rows[:10], id="push 0").duplicate
+        found = registry.parity_from_log("model")
+        assert found.is_known and found.agreeing == found.cells
+    shutil.rmtree(tmp_path / ".featreg" / "online")
+    with shop.open() as registry:
+        assert registry.push("orders", rows[10:20], id="push 10").duplicate, "the log knows it"
+        assert answered(registry, at(53.5)) == wanted
+    more = LOG.replace('"shop": "VARCHAR",', '"shop": "VARCHAR", "coupon": "BIGINT",')
+    spec = RECENT.replace('"share"', '"coupons": agg.sum("coupon"), "share"').replace('.over("1h", "1d", None)', '.over("2h", "1d", None)')
+    Shop(tmp_path, ENTITY + more + spec + REALTIME_SET, NO_FILES).applied()
+    with shop.open() as registry:
+        registry.push("orders", [order(50, "eve", 2.0) | {"coupon": 5}])
+        found = answered(registry, at(53.5))
+        assert found == trained(registry, at(53.5))
+        assert [(one["spent_1d"], one["spent_2h"]) for one in found] == [*((one["spent_1d"],) * 2 for one in wanted[:2]), (2.0, 2.0)]
 
 
 # The command line

@@ -174,7 +174,7 @@ def test_a_log_that_lost_a_segment_or_a_byte_is_told_before_anything_is_scanned(
 
 
 def _forge(path: Path, tables: list[pa.Table]) -> None:
-    from featreg.registry.push_log import Pushed
+    from featreg.registry.pushed import Pushed
 
     log = PushLog(path.parent)
     log.append([Pushed(table, 1, 1, 2) for table in tables])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 ARRIVED = "featreg arrived at"  # the column of a push log that says when featreg got a row; no declared name has blanks
+MARKED = SEGMENT, END = "featreg segment", "featreg end"  # where in a push log the record of a row is; there when asked for
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.errors import DataError, did_you_mean
 from featreg.expressions import clean_double, duckdb_overflow, duckdb_text
-from featreg.plan.relation import ARRIVED, Relation, quote
+from featreg.plan.relation import ARRIVED, MARKED, Relation, quote
 from featreg.vocabulary import DataType
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -257,13 +257,17 @@ def held_sql(source: EventSource, relation: Relation, keys: Sequence[str], had: 
     if arrived:
         columns.append(f"{quote(ARRIVED)} AS {arrived}")
     visible = _visible(source, place, place[source.event_time], arrived)
-    more = '"featreg record", ' if any(name == "featreg record" for name, _ in relation.columns) else ""
+    more = "".join(f"{quote(name)}, " for name, _ in relation.columns if name in MARKED)
     plain = ", ".join(quote(there[name.lower()]) for name in place)
     plain += f", {quote(ARRIVED)}" if arrived else ""
-    rows = f"SELECT {plain}, {more}{visible} AS v, {', '.join(place.values())} FROM (SELECT {', '.join(columns)} FROM {relation.text})"
+    lifted = ", ".join(place.values())
+    rows = f"SELECT {plain}, {more}{visible} AS {quote(VISIBLE)}, {lifted} FROM (SELECT {', '.join(columns)} FROM {relation.text})"
     types = source.types
-    same = [f"{_key(place[column], types[column])} IS NOT DISTINCT FROM {_key(f'k{i}', types[column])}" for i, column in enumerate(keys)]
-    bounds = [had, *same, *([f"v >= {since}"] if since else []), *([f"v < {before}"] if before else [])]
+    pairs = [(_key(place[column], types[column]), _key(f"featreg_served.k{i}", types[column])) for i, column in enumerate(keys)]
+    same = [f"{own} IS NOT DISTINCT FROM {asked}" for own, asked in pairs]
+    bounds = [had, *same]
+    bounds += [f"{quote(VISIBLE)} >= featreg_served.{since}"] if since else []
+    bounds += [f"{quote(VISIBLE)} < featreg_served.{before}"] if before else []
     return f"(SELECT {plain}, featreg_vector FROM ({rows}) JOIN featreg_served ON {' AND '.join(bounds)})"
 
 

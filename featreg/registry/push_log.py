@@ -2,54 +2,34 @@
 
 A log is a folder of segments (segments.py) with one writer at a time, who holds the source's lease and goes on where the last
 one stopped.  So all records have one order, and a position in it says exactly which rows a view holds.  A record is one push,
-or a part of it: u32 length of a JSON head, the head, then the rows as an Arrow IPC stream.
+or a part of it: u32 length of a JSON head, the head, then the rows as an Arrow IPC stream.  A segment that is full, or of an
+earlier day, is sealed (sealed_log.py): so what is read row by row into memory is never more than the newest one.
 """
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from featreg.errors import StoreError
+from featreg.registry.pushed import START, Position, Pushed
+from featreg.registry.sealed_log import last_end, read_sealed, remove_drafts, seal, sealed_segments
 from featreg.registry.segments import HEADER, Damage, Entry, SegmentWriter, read_segment, segments_of
 
 FORM = 1
 _LENGTH_BYTES = 4
-
-
-@dataclass(frozen=True, order=True)
-class Position:
-    """A place in a log: the rows before it are those of earlier segments, and of this one up to byte `end`."""
-
-    segment: str = ""
-    end: int = 0
-
-
-START = Position()
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """A record.  at: when it was accepted · first, last: the visible instants its rows lie between (UTC microseconds).
-
-    id, digest: what the push was called, and SHA-256 of its rows; empty without an id.
-    part: a push of many rows is several records; (number of this one, of how many).
-    """
-
-    rows: pa.Table
-    at: int
-    first: int
-    last: int
-    id: str = ""
-    digest: str = ""
-    part: tuple[int, int] = (0, 1)
-    position: Position = field(default=START, compare=False)
+NO_ROWS = pa.table({})
+SEGMENT_BYTES = 64 << 20  # and so what a reader has of a log in memory, at most
+_LEFT_BEHIND = 3600.0  # seconds after which nobody is sealing any more
 
 
 class PushLog:
@@ -57,56 +37,152 @@ class PushLog:
 
     def __init__(self, folder: Path, clock: Callable[[], int] = lambda: time.time_ns() // 1000):
         self.folder = folder
-        self._writer = _SharedWriter(folder, fsync=True, clock=clock)
+        self._writer = _SharedWriter(folder, fsync=True, most_bytes=SEGMENT_BYTES, clock=clock)
         self._boundary: int | None = None
+        self._newest = ""
+        self._sealing: threading.Thread | None = None
 
     def append(self, records: list[Pushed]) -> list[Position]:
         """Add records in one write; on the disk when this returns.  Raises: StoreError; then none is there."""
-        return [Position(entry.segment, entry.end) for entry in self._writer.append_many(map(_encoded, records))]
+        placed = [Position(entry.segment, entry.end) for entry in self._writer.append_many(map(_encoded, records))]
+        if placed:
+            self._seal_beside(placed[-1].segment)
+        return placed
 
     def read(self, after: Position = START, to: Position | None = None) -> Iterator[Pushed]:
-        """The records behind a position, in order, up to another one.
+        """The records behind a position, in order, up to another one; one is in memory, or a row group of them.
 
         Raises: StoreError when a record is damaged: rows of the source of record are gone then.
         """
-        for path in segments_of(self.folder):
-            if path.name < after.segment or (to is not None and path.name > to.segment):
-                continue
-            begin = after.end if path.name == after.segment else HEADER
-            for entry in read_segment(path, begin, partial(_refuse, path)):
-                if to is not None and Position(entry.segment, entry.end) > to:
-                    break
-                yield _decoded(path, entry)
+        return self._records(after, to, _decoded, rows=True)
+
+    def heads(self, after: Position = START, to: Position | None = None) -> Iterator[Pushed]:
+        """As `read`, without the rows."""
+        return self._records(after, to, _head, rows=False)
+
+    def parts(self, after: Position = START, to: Position | None = None) -> tuple[list[Path], Iterator[Pushed]]:
+        """The same in two: sealed files that have records of the range, others too, and those records that are in none."""
+        forms = [form for form in self._forms() if after.segment <= form.segment <= (form.segment if to is None else to.segment)]
+        files = [file for form in forms for file in form.sealed]
+        live = (form for form in forms if not form.sealed)
+        return files, chain.from_iterable(self._live(form.segment, after, to, _decoded) for form in live)
 
     def end(self, after: Position = START) -> Position:
         """Behind the last whole record; `after` is a position known to be in the log, from which to look."""
-        found = after
-        for path in segments_of(self.folder):
-            if path.name >= after.segment:
-                begin = after.end if path.name == after.segment else HEADER
-                for entry in read_segment(path, begin, partial(_refuse, path)):
-                    found = Position(entry.segment, entry.end)
-        return found
+        for form in reversed([form for form in self._forms() if form.segment >= after.segment]):
+            if form.sealed:
+                return max(after, Position(form.segment, last_end(form.sealed[-1])))
+            found = START
+            for record in self._live(form.segment, after, None, _head):
+                found = record.position
+            if found > after:
+                return found
+        return after
 
     def lengths(self, to: Position) -> dict[str, int]:
-        """The segments up to a position, and how many bytes of each: what `lost` finds missing later.  Nothing is read."""
-        named = [path for path in segments_of(self.folder) if path.name <= to.segment]
-        return {path.name: to.end if path.name == to.segment else path.stat().st_size for path in named}
+        """The segments up to a position, and how many bytes of each: what `lost` finds missing later."""
+        named = [form for form in self._forms() if form.segment <= to.segment]
+        return {form.segment: to.end if form.segment == to.segment else self._length(form) for form in named}
 
     def lost(self, lengths: Mapping[str, int]) -> list[str]:
-        """Segments that are not there any more, or are shorter than they were.  Nothing is read."""
-        there = {path.name: path.stat().st_size for path in segments_of(self.folder)}
+        """Segments that are not there any more, or are shorter than they were."""
+        there = {form.segment: self._length(form) for form in self._forms() if form.segment in lengths}
         return [name for name, length in lengths.items() if there.get(name, -1) < length]
+
+    def _length(self, form: "_Form") -> int:
+        """The bytes of a segment, or those it had when it was sealed."""
+        if not form.sealed:
+            with suppress(FileNotFoundError):
+                return (self.folder / form.segment).stat().st_size
+        files = form.sealed or sealed_segments(self.folder).get(form.segment)  # sealed since it was seen
+        return last_end(files[-1]) if files else -1
 
     def boundary(self) -> int | None:
         """The first visible instant of the first record, where files end if the log is the truth; None of an empty log."""
         if self._boundary is None:
-            first = next(self.read(), None)
+            first = next(self.heads(), None)
             self._boundary = None if first is None else first.first
         return self._boundary
 
+    def seal(self) -> int:
+        """Put every segment but the newest, which grows, into Parquet; how many.  Anyone may, at any time, and two at once."""
+        count = 0
+        remove_drafts(self.folder, time.time() - _LEFT_BEHIND)
+        for path in segments_of(self.folder)[:-1]:
+            try:
+                seal(path, partial(self._of_segment, path, START, None, _decoded))
+            except FileNotFoundError:  # someone else has
+                continue
+            count += 1
+        return count
+
     def close(self) -> None:
+        if self._sealing is not None:
+            self._sealing.join()
         self._writer.close()
+
+    def _seal_beside(self, segment: str) -> None:
+        """Seal in a thread what an append has left behind, at most one at a time; what cannot be sealed is read as it is."""
+        if segment == self._newest or (self._sealing is not None and self._sealing.is_alive()):
+            return
+        self._newest = segment
+        if len(segments_of(self.folder)) > 1:
+            self._sealing = threading.Thread(target=self._try_to_seal, name="featreg seals", daemon=True)
+            self._sealing.start()
+
+    def _try_to_seal(self) -> None:
+        with suppress(StoreError, OSError):
+            self.seal()
+
+    def _forms(self) -> list["_Form"]:
+        """Every segment as it is now.  Looked at before the sealed ones: what is sealed in between is found there."""
+        live = [path.name for path in segments_of(self.folder)]
+        sealed = {name: files for name, files in sealed_segments(self.folder).items() if name not in live}
+        return sorted([*(_Form(name) for name in live), *(_Form(name, tuple(files)) for name, files in sealed.items())])
+
+    def _records(self, after: Position, to: Position | None, form: "_Decode", rows: bool) -> Iterator[Pushed]:
+        for one in self._forms():
+            if one.segment < after.segment or (to is not None and one.segment > to.segment):
+                continue
+            if one.sealed:
+                yield from _of_sealed(one, after, to, rows)
+            else:
+                yield from self._live(one.segment, after, to, form)
+
+    def _live(self, segment: str, after: Position, to: Position | None, decode: "_Decode") -> Iterator[Pushed]:
+        """The records of a segment; of its sealed form where it has been sealed since it was seen."""
+        try:
+            yield from self._of_segment(self.folder / segment, after, to, decode)
+        except FileNotFoundError:
+            files = sealed_segments(self.folder).get(segment)
+            if not files:
+                raise StoreError(f"{self.folder / segment} is gone: pushed rows that were accepted cannot be read.") from None
+            yield from _of_sealed(_Form(segment, tuple(files)), after, to, decode is _decoded)
+
+    def _of_segment(self, path: Path, after: Position, to: Position | None, decode: "_Decode") -> Iterator[Pushed]:
+        begin = after.end if path.name == after.segment else HEADER
+        for entry in read_segment(path, begin, partial(_refuse, path)):
+            if to is not None and Position(entry.segment, entry.end) > to:
+                break
+            yield decode(path, entry)
+
+
+@dataclass(frozen=True, order=True)
+class _Form:
+    """A segment: its file, or what it was sealed into."""
+
+    segment: str
+    sealed: tuple[Path, ...] = ()
+
+
+_Decode = Callable[[Path, Entry], Pushed]
+
+
+def _of_sealed(form: _Form, after: Position, to: Position | None, rows: bool) -> Iterator[Pushed]:
+    begin = after.end if form.segment == after.segment else -1
+    end = to.end if to is not None and to.segment == form.segment else None
+    for file in form.sealed:
+        yield from read_sealed(file, begin, end, rows)
 
 
 class _SharedWriter(SegmentWriter):
@@ -120,11 +196,13 @@ class _SharedWriter(SegmentWriter):
         return super()._room_for(count)
 
     def _begin(self, now: int, day: int) -> None:
-        newest = segments_of(self.folder)[-1:]
-        if newest:
-            path = newest[0]
-            started = int(path.name.split(".")[1])
-            if started // 86_400_000_000 == day and path.stat().st_size < self.most_bytes and self._goes_on(path, day):
+        live = segments_of(self.folder)
+        newest = max([path.name for path in live[-1:]] + list(sealed_segments(self.folder)), default=None)
+        if newest is not None:
+            path = self.folder / newest
+            started = int(newest.split(".")[1])
+            is_live = bool(live) and live[-1] == path
+            if is_live and started // 86_400_000_000 == day and path.stat().st_size < self.most_bytes and self._goes_on(path, day):
                 return
             now = max(now, started + 1)  # names sort by their beginning, and this one is behind all others
         super()._begin(now, now // 86_400_000_000)
@@ -156,7 +234,7 @@ class _SharedWriter(SegmentWriter):
 
 def has_rows(folder: Path) -> bool:
     """Whether anything was ever pushed into this log."""
-    return any(path.stat().st_size > HEADER for path in segments_of(folder))
+    return any(path.stat().st_size > HEADER for path in segments_of(folder)) or bool(sealed_segments(folder))
 
 
 def _encoded(record: Pushed) -> bytes:
@@ -172,13 +250,18 @@ def _encoded(record: Pushed) -> bytes:
 
 
 def _decoded(path: Path, entry: Entry) -> Pushed:
+    record, length = _head(path, entry), int.from_bytes(entry.payload[:_LENGTH_BYTES], "little")
+    rows = pa.ipc.open_stream(pa.py_buffer(entry.payload)[_LENGTH_BYTES + length :]).read_all()
+    return replace(record, rows=rows)
+
+
+def _head(path: Path, entry: Entry) -> Pushed:
     length = int.from_bytes(entry.payload[:_LENGTH_BYTES], "little")
     head: dict[str, Any] = json.loads(entry.payload[_LENGTH_BYTES : _LENGTH_BYTES + length])
     if head["form"] > FORM:
         raise StoreError(f"{path} was written by a newer featreg (form {head['form']}; this one reads up to {FORM}). Install that one.")
-    rows = pa.ipc.open_stream(pa.py_buffer(entry.payload)[_LENGTH_BYTES + length :]).read_all()
     position = Position(entry.segment, entry.end)
-    return Pushed(rows, head["at"], head["first"], head["last"], head["id"], head["digest"], tuple(head["part"]), position)
+    return Pushed(NO_ROWS, head["at"], head["first"], head["last"], head["id"], head["digest"], tuple(head["part"]), position)
 
 
 def _refuse(path: Path, damage: Damage) -> None:

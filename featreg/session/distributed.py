@@ -123,6 +123,8 @@ def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView) -> Sourc
 def rows_of_part(engine: Spark, source: EventSource, files: Sequence[str], part: Relation) -> Rows:
     """Rows that the driver's DuckDB has found: files, or a table that it holds."""
     table = next((table for name, table in engine.duckdb.tables.items() if quote(name) == part.text), None)
+    if table is None and part.text.startswith("("):  # of a push log, some of which is sealed
+        table = engine.duckdb.table(f"SELECT * FROM {part.text}")
     rows = engine.files(part, files, [name for name, _ in source.columns]) if table is None else engine.given(table)
     return replace(rows, relation=replace(rows.relation, since=part.since, before=part.before))
 

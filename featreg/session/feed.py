@@ -20,7 +20,7 @@ from featreg.engines.duckdb import Warm
 from featreg.instants import NEVER
 from featreg.plan.groups import Group, group_view
 from featreg.plan.online import ViewState, plan_push, view_state
-from featreg.registry.push_log import START, Position, Pushed
+from featreg.registry.pushed import START, Position, Pushed
 from featreg.session.key_writer import KeyWriter
 from featreg.session.keys import meta_key, pushed_key
 from featreg.session.profile import Profile

@@ -23,7 +23,7 @@ from featreg.errors import RefusedError, RejectedRowsError
 from featreg.instants import NEVER, format_instant
 from featreg.plan.groups import group_view, space_of, whole
 from featreg.plan.online import ViewState, check_files, plan_run, stored_state, view_state
-from featreg.registry.push_log import START, Position
+from featreg.registry.pushed import START, Position
 from featreg.session.feed import fed_state, stored_fed
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
 from featreg.session.keys import key_prefix, meta_key, pushed_key

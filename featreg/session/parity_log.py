@@ -19,13 +19,13 @@ import pyarrow as pa
 
 from featreg.compile import Compiled, CompiledSet, CompiledView, Lookup
 from featreg.define import EventSource
-from featreg.plan.relation import ARRIVED, Relation, quote
+from featreg.plan.relation import ARRIVED, END, SEGMENT, Relation, quote
 from featreg.plan.scan_sql import held_sql
 from featreg.registry.events import Event
-from featreg.registry.push_log import Position, PushLog
+from featreg.registry.push_log import PushLog
+from featreg.registry.pushed import START, Position
 from featreg.session.cells import from_json, row_from_json, to_json
 from featreg.session.order import in_order
-from featreg.session.pushed_rows import rows_of
 from featreg.session.serve_log import SERVED
 from featreg.session.sources import SourceFinder
 from featreg.session.tables import request_column, spine_of_rows
@@ -239,15 +239,15 @@ def _histories(
     source, engine = view.scan.source, registry.engine
     finder = SourceFinder(engine, registry.profile, {})
     log = PushLog(registry.profile.push_path(source.name))
-    records = list(log.read())
-    places = [record.position for record in records]
+    records = list(log.heads())
+    places = [START, *(record.position for record in records)]
     times = np.maximum.accumulate([record.at for record in records]) if records else np.zeros(0, np.int64)
 
-    def until(event: Event, one: Mapping[str, Any]) -> int:
-        """How many records of the log count."""
+    def until(event: Event, one: Mapping[str, Any]) -> Position:
+        """Up to where the log counts."""
         if not of_view:
-            return int(np.searchsorted(times, event.at, "right"))
-        return 0 if one["log"] is None else sum(place <= Position(*one["log"]) for place in places)
+            return places[int(np.searchsorted(times, event.at, "right"))]
+        return START if one["log"] is None else Position(*one["log"])
 
     kinds, key_columns = [kind for _, kind in view.scan.keys], [column for column, _ in view.scan.keys]
     keys = {
@@ -255,18 +255,18 @@ def _histories(
         for i, (column, kind) in enumerate(zip(lookup.spine_columns, kinds))
     }
     batched = [_ALL if not of_view else -_ALL if one["batched"] is None else one["batched"] for one in held]
-    records_had = [until(event, one) for event, one in zip(events, held)]
+    had = [until(event, one) for event, one in zip(events, held)]
     numbers = {_VECTOR: pa.array(range(len(rows)), pa.int64())}
-    bounds = {"records": pa.array(records_had, pa.int64()), "batched": pa.array(batched, pa.int64())}
+    bounds = {"segment": pa.array([one.segment for one in had], pa.string()), "upto": pa.array([one.end for one in had], pa.int64())}
+    bounds["batched"] = pa.array(batched, pa.int64())
     engine.register("featreg_served", pa.table(numbers | keys | bounds))
     part: Relation | None = None
-    if records:
-        table = rows_of(records, source)
-        of_record = np.repeat(np.arange(1, len(records) + 1), [record.rows.num_rows for record in records])
-        engine.register("featreg_history", table.append_column("featreg record", pa.array(of_record, pa.int64())))
-        pushed = engine.describe(quote("featreg_history"), "the push log")
+    if (found := finder.of_log(source, log, START, None, "history", with_marks=True)) is not None:
+        pushed = found[0]
+        had_all_before = f"{quote(SEGMENT)} < featreg_served.segment"
+        reached = f"({had_all_before} OR ({quote(SEGMENT)} = featreg_served.segment AND {quote(END)} <= featreg_served.upto))"
         since = "batched" if source.stream_mode == "until_batch" else None
-        part = _own(source, pushed, held_sql(source, pushed, key_columns, '"featreg record" <= records', since, None))
+        part = _own(source, pushed, held_sql(source, pushed, key_columns, reached, since, None))
     if source.name in registry.profile.sources:
         files = finder.files_alone(source)
         before = log.boundary() if records and source.stream_mode != "until_batch" else None

@@ -25,7 +25,8 @@ from featreg.instants import NEVER, format_instant
 from featreg.plan.relation import ARRIVED
 from featreg.plan.scan_sql import visible_sql
 from featreg.registry.events import EventPlane
-from featreg.registry.push_log import START, Pushed, PushLog
+from featreg.registry.push_log import PushLog
+from featreg.registry.pushed import START, Pushed
 from featreg.session.contract import Checked, Checker, Rejected, given_rows, rows_id
 from featreg.session.feed import Feed, groups_of, targets_of
 from featreg.session.keys import STAMP_KEY

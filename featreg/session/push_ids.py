@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from featreg.errors import RefusedError
 from featreg.instants import NEVER, format_duration, format_instant
-from featreg.registry.push_log import START, Position, Pushed
+from featreg.registry.pushed import START, Position, Pushed
 from featreg.stores.contract import Store
 
 _Put = tuple[bytes, bytes]

@@ -17,7 +17,8 @@ from featreg.engines.duckdb import DuckDB
 from featreg.errors import StoreError
 from featreg.instants import format_instant
 from featreg.plan.relation import quote
-from featreg.registry.push_log import START, Position, Pushed, PushLog
+from featreg.registry.push_log import PushLog
+from featreg.registry.pushed import START, Position, Pushed
 from featreg.session.pushed_rows import together
 from featreg.snapshots.coverage import Kind, Verdict
 from featreg.snapshots.families import Column, absent, duckdb_columns, shape_text

@@ -18,7 +18,7 @@ from featreg.instants import format_instant, parse_instant
 from featreg.load import load_files
 from featreg.registry.decided import append_decided
 from featreg.registry.kept import KeptTrainingSet, find_one
-from featreg.registry.push_log import START, Position
+from featreg.registry.pushed import START, Position
 from featreg.registry.state import ControlState
 from featreg.session.coverage import told
 from featreg.session.manifest import library_versions, spine_fingerprint

@@ -9,7 +9,8 @@ from featreg.instants import NEVER, format_instant
 from featreg.plan.online import ViewState
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import visible_sql
-from featreg.registry.push_log import START, Position, PushLog
+from featreg.registry.push_log import PushLog
+from featreg.registry.pushed import START, Position
 from featreg.session.feed import FedState
 from featreg.session.profile import Profile
 from featreg.session.sources import SourceFinder
@@ -87,6 +88,7 @@ def plan_log(
     """What a run reads of the log.  read: what the view has of it.  state: before the run.  covered: see `files_cover`."""
     source = view.scan.source
     log = PushLog(profile.push_path(source.name))
+    log.seal()
     until_batch = source.stream_mode == UNTIL_BATCH
     span = None if covered is None else (NEVER if state.batched is None else state.batched, covered)
     begun = None if state.begun is None else state.begun.get("log") or NO_LOG
@@ -104,7 +106,7 @@ def plan_log(
         return replace(part, known=known and known[0], new=rows and rows[0])
     if rows is None:
         return part
-    newest = max(min(one.last, one.at) for one in log.read(read, end))
+    newest = max(min(one.last, one.at) for one in log.heads(read, end))
     return replace(part, pushed=replace(rows[0], since=covered), newest=newest)
 
 

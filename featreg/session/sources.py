@@ -14,9 +14,11 @@ from featreg.engines.duckdb import DuckDB, source_files
 from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import visible_sql
-from featreg.registry.push_log import START, Position, PushLog, has_rows
+from featreg.registry.push_log import PushLog, has_rows
+from featreg.registry.pushed import START, Position
+from featreg.registry.sealed_log import last_end, row_count, segment_of
 from featreg.session.profile import Profile
-from featreg.session.pushed_rows import rows_of
+from featreg.session.pushed_rows import all_rows, rows_of, sealed_rows, with_positions
 from featreg.session.serving import batched_of
 from featreg.session.source_files import list_files, location_of, settings_of
 from featreg.session.store import has_store, open_store
@@ -127,15 +129,28 @@ class SourceFinder:
         return self._logs[name]
 
     def of_log(
-        self, source: EventSource, log: PushLog, after: Position, to: Position | None, part: str = "all"
+        self, source: EventSource, log: PushLog, after: Position, to: Position | None, part: str = "all", with_marks: bool = False
     ) -> tuple[Relation, int] | None:
-        """The rows of a push log between two positions, and how many; None of none.  part: tells tables of one log apart."""
-        records = list(log.read(after, to))
-        if not records:
+        """The rows of a push log between two positions, and how many; None of none.  What is sealed stays on disk.
+
+        part: tells tables of one log apart.  with_marks: whether each row says where its record stands.
+        """
+        sealed, live = log.parts(after, to)
+        records = list(live)
+        groups = self.engine.parquet_groups([str(file) for file in sealed], "the push log") if sealed else []
+        found = [sealed_rows(source, self.engine.location(source.name, {"path": group}, Path()), after, to) for group in groups]
+        if records:
+            table = rows_of(records, source)
+            if with_marks:
+                table = with_positions(table, records)
+            found.append(self.engine.register(f"featreg_pushed_{part}_{source.name}", table))
+        if not found:
             return None
-        self.pushed[source.name] = records[-1].position
-        table = rows_of(records, source)
-        return self.engine.register(f"featreg_pushed_{part}_{source.name}", table), table.num_rows
+        self.pushed[source.name] = records[-1].position if records else Position(segment_of(sealed[-1]), last_end(sealed[-1]))
+        count = row_count(sealed) + sum(record.rows.num_rows for record in records)
+        if not sealed:
+            return found[0], count
+        return self.engine.describe(all_rows(source, found, with_marks), "the push log"), count
 
     def of_files(self, name: str, files: Sequence[str]) -> Relation | None:
         """The rows of some of a source's files, at its location in the profile; None of no file.  files: below the root, or absolute."""

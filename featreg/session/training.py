@@ -11,7 +11,7 @@ from featreg.errors import CoverageError
 from featreg.instants import format_instant
 from featreg.load.git import read_revision
 from featreg.plan.relation import Relation
-from featreg.registry.push_log import Position
+from featreg.registry.pushed import Position
 from featreg.session.coverage import Placed, coverage_of, needs_of, place_snapshots
 from featreg.session.keeping import Keeper
 from featreg.session.manifest import training_manifest

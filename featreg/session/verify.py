@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from featreg.canonical import file_id
 from featreg.define import EventSource
 from featreg.errors import DataError, StoreError
-from featreg.registry.push_log import Position, PushLog
+from featreg.registry.push_log import PushLog
+from featreg.registry.pushed import Position
 from featreg.session.drift import by_partition, drift, row_changes, whole_columns
 from featreg.session.measure import Found, Group, groups_of, measure
 from featreg.session.pushed_part import PushedPart

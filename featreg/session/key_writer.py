@@ -19,10 +19,11 @@ from featreg.session.keys import HEAD_RECORD, STATE_RECORD, key_prefix
 from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.head import head_runs
-from featreg.sweep.kept import KeptSweeper, head_bytes, joined, newest_s, rows_together, take_rows
+from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, rows_together, take_rows
 from featreg.sweep.stream import Layout, Tally, chunks, first_border, key_borders
 
 FOLD_ROWS = 8  # a read folds so many rows in a few microseconds; a write of the tiles is spread over so many rows
+FOLD_SHARE = 8  # and over such a part of a long head, which is taken apart for it
 KEYS_A_WRITE = 2048
 _FEW_KEYS = 64
 _SLOW = 0.06  # seconds of a write from which the next one is made smaller
@@ -144,27 +145,63 @@ class KeyWriter:
                 names, heads = [names[i] for i in todo], [heads[i] for i in todo]
                 words, starts = joined(heads)
             runs = np.full(len(names), self.run, np.int64)
-        count = len(names)
-        if count == 0:
+        if len(names) == 0:
             return Change([], {}, 0, 0, 0)
+        expect: dict[bytes, bytes | None] = {name + HEAD_RECORD: head for name, head in zip(names, heads)}
+        late = 0 if self.watermark is None else int(np.count_nonzero(chunk.instant < self.watermark))
+        puts = self._changed(names, heads, words, starts, runs, chunk, expect)
+        return Change(puts, expect, len(chunk.key_index), len(names), late)
+
+    def _changed(
+        self, names: list[bytes], heads: Sequence[bytes | None], words: np.ndarray, starts: np.ndarray, runs: np.ndarray, chunk: Chunk,
+        expect: dict[bytes, bytes | None],
+    ) -> list[_Put]:  # fmt: skip
+        """The records of keys with their rows: most heads only grow; those of which enough can be folded are taken apart."""
+        count = len(names)
+        if self.replaces is not None:
+            taken = np.ones(count, bool)
+        else:
+            rows, before = head_counts(words, starts, self.s)
+            rows += np.bincount(chunk.key_index, minlength=count)
+            before += np.bincount(chunk.key_index[chunk.instant < self.s], minlength=count)
+            taken = _folds(before, rows)
+        apart = np.flatnonzero(taken).tolist()
+        if len(apart) == 0:
+            return self._grown(names, words, np.stack((starts[:-1], starts[1:])), runs, chunk)
+        puts: list[_Put] = []
+        if len(apart) < count:
+            grow = np.flatnonzero(~taken).tolist()
+            spans = np.stack((starts[:-1][grow], starts[1:][grow]))
+            puts = self._grown([names[i] for i in grow], words, spans, runs[grow], _some_keys(chunk, grow, count))
+            names, (words, starts) = [names[i] for i in apart], joined([heads[i] for i in apart])
+            chunk, runs = _some_keys(chunk, apart, count), runs[apart]
+        return puts + self._apart(names, words, starts, runs, chunk, expect)
+
+    def _grown(self, names: list[bytes], words: np.ndarray, spans: np.ndarray, runs: np.ndarray, chunk: Chunk) -> list[_Put]:
+        """Heads with new rows behind theirs."""
+        head, ends = head_bytes(chunk, np.arange(len(chunk.key_index)), len(names), runs, words, spans)
+        return _records(names, HEAD_RECORD, head, ends)
+
+    def _apart(
+        self, names: list[bytes], words: np.ndarray, starts: np.ndarray, runs: np.ndarray, chunk: Chunk, expect: dict[bytes, bytes | None]
+    ) -> list[_Put]:
+        """Heads and states of keys, some rows of which are folded or give way."""
         old = self.sweeper.old_rows(words, starts)
         if self.replaces is not None:
             first, behind = self.replaces
             old = take_rows(old, np.flatnonzero((old.instant < first) | (old.instant >= behind)))
         every = rows_together(old, chunk)
-        expect: dict[bytes, bytes | None] = {name + HEAD_RECORD: head for name, head in zip(names, heads)}
         puts, keep = self._fold(names, every, expect)
-        head, ends = head_bytes(every, keep, count, runs)
-        puts += _records(names, HEAD_RECORD, head, ends)
-        late = 0 if self.watermark is None else int(np.count_nonzero(chunk.instant < self.watermark))
-        return Change(puts, expect, len(chunk.key_index), count, late)
+        head, ends = head_bytes(every, keep, len(names), runs)
+        return puts + _records(names, HEAD_RECORD, head, ends)
 
     def _fold(self, names: list[bytes], every: Chunk, expect: dict[bytes, bytes | None]) -> tuple[list[_Put], np.ndarray]:
         """Records of the states that take rows in, and the rows that stay in heads.  What those states were is expected.
 
         Another writer may have folded up to a later instant than ours; an S never goes back.
         """
-        folds = np.bincount(every.key_index[every.instant < self.s], minlength=len(names)) > FOLD_ROWS
+        before = np.bincount(every.key_index[every.instant < self.s], minlength=len(names))
+        folds = _folds(before, np.bincount(every.key_index, minlength=len(names)))
         chosen = np.flatnonzero(folds)
         if len(chosen) == 0:
             return [], np.arange(len(every.key_index))
@@ -177,6 +214,11 @@ class KeyWriter:
         state, ends = self.sweeper.dump(len(chosen), s, self.run or 0)
         expect |= {name + STATE_RECORD: state for name, state in zip(names, states)}
         return _records(names, STATE_RECORD, state, ends), np.flatnonzero(~goes)
+
+
+def _folds(before: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Whether keys with so many rows, so many of them before S, are folded: what waits costs a read a share of what it folds anyway."""
+    return before > np.maximum(FOLD_ROWS, rows // FOLD_SHARE)
 
 
 def whole_keys(batches: Iterator[pa.RecordBatch], n_keys: int) -> Iterator[pa.RecordBatch]:
@@ -218,7 +260,7 @@ def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> boo
     return all(before.column(i)[before.num_rows - 1].as_py() == after.column(i)[0].as_py() for i in range(n_keys))
 
 
-def _some_keys(chunk: Chunk, chosen: np.ndarray, count: int) -> Chunk:
+def _some_keys(chunk: Chunk, chosen: Sequence[int] | np.ndarray, count: int) -> Chunk:
     """The rows of the chosen keys (ascending) of `count`, which are numbered anew."""
     number = np.full(count, -1)
     number[chosen] = np.arange(len(chosen))

@@ -1,7 +1,6 @@
 """Sweep keys whose state is kept: load it, bring rows, and put it down again or read it."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from struct import Struct
 
 import numpy as np
@@ -10,7 +9,7 @@ from featreg.algebra import schedule as s
 from featreg.algebra.frame import frame_of
 from featreg.compile.program import SweepProgram
 from featreg.sweep.execute import SHORT, answer
-from featreg.sweep.head import HEAD_VALUES, lay_out_rows, pack_heads
+from featreg.sweep.head import HEAD_VALUES, count_rows, head_rows, lay_out_rows, pack_heads
 from featreg.sweep.keep import AT_RUN, AT_S, READY, SHORT_HEAP, SHORT_RECORDS, SHORT_TEXT, SHORT_TILES, TEXT_COPIES, dump_keys, load_keys
 from featreg.sweep.stream import shifts
 from featreg.sweep.sweeper import Results, Sweeper
@@ -176,8 +175,7 @@ class KeptSweeper(Sweeper):
 
     def old_rows(self, heads: np.ndarray, head_starts: np.ndarray) -> s.Chunk:
         """The rows of stored heads, by key."""
-        rows = int(sum(heads[at] for at, end in pairwise(head_starts) if end > at))
-        n, columns = rows + len(head_starts), len(self.shift)
+        n, columns = head_rows(heads, head_starts) + len(head_starts), len(self.shift)
         chunk = s.Chunk(
             np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
             np.empty((columns, n), np.int64), np.empty((columns, n), np.uint8), np.empty(8 * len(heads) + 8, np.uint8), self.shift,
@@ -209,19 +207,32 @@ def rows_together(first: s.Chunk, second: s.Chunk) -> s.Chunk:
     return take_rows(both, np.argsort(both.key_index, kind="stable"))
 
 
-def head_bytes(chunk: s.Chunk, rows: np.ndarray, keys: int, runs: np.ndarray) -> tuple[memoryview, np.ndarray]:
-    """The heads of all keys from these rows (sorted by key), one behind another, and where each ends in words."""
+def head_counts(words: np.ndarray, starts: np.ndarray, before: int) -> np.ndarray:
+    """[2, m]: how many rows the m heads have, and how many of them are visible before an instant."""
+    counts = np.zeros((2, len(starts) - 1), np.int64)
+    count_rows(words, starts[:-1], starts[1:], before, counts)
+    return counts
+
+
+def head_bytes(
+    chunk: s.Chunk, rows: np.ndarray, keys: int, runs: np.ndarray, words: np.ndarray = _NONE, spans: np.ndarray | None = None
+) -> tuple[memoryview, np.ndarray]:
+    """The heads of all keys, one behind another, and where each ends in words: these rows (sorted by key) behind what heads have now.
+
+    words, spans [2, keys]: the heads now, key k's from `spans[0, k]` to `spans[1, k]`; nothing by default.
+    """
+    if spans is None:
+        spans = np.zeros((2, keys), np.int64)
     ends = np.zeros(keys, np.int64)
     size = (
         2 * len(rows) * (1 + len(chunk.shift))
+        + 2 * int((spans[1] - spans[0]).sum())
         + HEAD_VALUES * keys
         + (int(chunk.shift.any()) and len(chunk.text) * len(chunk.shift))
         + 2 * keys
         + 16
     )
     out = np.empty(size, np.int64)
-    packed = pack_heads(chunk.key_index, rows, keys, runs, chunk, out, ends)
+    packed = pack_heads(words, spans[0], spans[1], rows, keys, runs, chunk, out, ends)
     assert packed
     return (out[: ends[-1]] if keys else out[:0]).data.cast("B"), ends
-
-

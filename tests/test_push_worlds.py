@@ -40,7 +40,8 @@ def check(parent: Path, drawn: tuple[World, list[Step]]) -> None:
                 if arrived:
                     for at in step.reads:
                         if is_realtime or at <= step.to:
-                            check_online(registry, world, [world.event_rows[n] for n in arrived], at, None if is_realtime else step.to, newest)
+                            rows_now = [world.event_rows[n] for n in arrived]
+                            check_online(registry, world, rows_now, at, None if is_realtime else step.to, newest)
             if arrived and is_realtime and not world.overflows:
                 check_table(world, registry.training_set(SET, world.spine, time="as_of").to_arrow(), world.expected(), world.spine)
 

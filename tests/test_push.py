@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shutil
+import signal
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,27 @@ import featreg
 from featreg.cli import main
 from featreg.define import EventSource
 from featreg.define.model import SpecError
-from featreg.errors import DataError, RefusedError, StoreError, UsageError
+from featreg.errors import DataError, LeaseHeldError, RefusedError, StoreError, UsageError
 from featreg.instants import parse_instant
 from featreg.registry import push_log, segments
 from featreg.registry.events import EventPlane
-from tests.shop import BOTH_SET, COLUMNS, DAILY, ENTITY, ORDERS, PROFILE, REALTIME_SET, RECENT, Shop, at, order, order_table, spine_of
+from tests.shop import (
+    BOTH_SET,
+    COLUMNS,
+    DAILY,
+    ENTITY,
+    ORDERS,
+    PROFILE,
+    REALTIME_SET,
+    RECENT,
+    Forks,
+    Shop,
+    at,
+    kernel_folder,
+    order,
+    order_table,
+    spine_of,
+)
 
 LOG = ORDERS.replace('tie_break="shop",', 'tie_break="shop", stream="log",')
 UNTIL_BATCH = ORDERS.replace('tie_break="shop",', 'tie_break="shop", stream="until_batch",')
@@ -405,6 +424,47 @@ def test_a_log_on_a_full_disk_takes_all_of_a_push_or_nothing(tmp_path: Path, mon
         assert trained(registry, at(500))[0]["spent"] == 1.0
         assert registry.push("orders", [order(n) for n in range(1, 300)]).accepted == 299
         assert trained(registry, at(500))[0]["spent"] == answered(registry, at(500))[0]["spent"] == 300.0
+
+
+# Two who push
+
+
+def push_and_hang(root: str, told: str) -> None:
+    """Take the lease, bring the rows to the log and to no view, say so, and hang."""
+    with featreg.open(root) as registry:
+        pusher = registry.pusher("orders")
+
+        def hang(*_: Any) -> None:
+            Path(told).write_text(str(os.getpid()))
+            time.sleep(300)
+
+        pusher._bring = hang  # type: ignore[method-assign]
+        registry.push("orders", [order(1, amount=5.0)], id="mine")
+
+
+def test_a_pusher_killed_holding_the_lease_holds_nobody_up_and_loses_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it lives, who waits is told who holds the lease; once it is dead, the lease is free and what was in the log is brought."""
+    shop = shop_of(tmp_path / "shop")
+    told, forks = tmp_path / "told", Forks(kernel_folder(tmp_path_factory.getbasetemp() / "kernels"))
+    try:
+        pid = forks.start("tests.test_push:push_and_hang", str(shop.root), str(told))
+        deadline = time.monotonic() + 60
+        while not told.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with shop.open() as registry:
+            monkeypatch.setattr(registry.pusher("orders").lease, "_timeout", 0.2)
+            with pytest.raises(LeaseHeldError, match=rf"the lease is held by pid {pid} on .* \(push to orders\)"):
+                registry.push("orders", [order(2)])
+            os.kill(pid, signal.SIGKILL)
+            assert forks.outcome() == -signal.SIGKILL
+            assert registry.push("orders", [order(2)]).accepted == 1
+            assert registry.push("orders", [order(1, amount=5.0)], id="mine").duplicate
+            assert answered(registry, at(5)) == trained(registry, at(5))
+            assert answered(registry, at(5))[0]["spent"] == 6.0
+    finally:
+        forks.close()
 
 
 # A log of many segments

@@ -101,6 +101,21 @@ def test_a_cell_of_files_that_no_run_had_taken_in_is_stale(tmp_path: Path) -> No
         assert registry.parity_from_log("model").causes == found.causes
 
 
+@pytest.mark.parametrize("source", [LOG, AT_ONCE])
+def test_files_that_do_not_say_when_their_rows_came_are_named(tmp_path: Path, source: str) -> None:
+    """With the column a row that came late is late in training too, so what a run had not read is STALE and nothing else."""
+    shop = Shop(tmp_path, ENTITY + source + RECENT + REALTIME_SET, PROFILE + ALL).applied()
+    shop.put("one", [order(0)])
+    with shop.open() as registry:
+        registry.materialize(to=at(5))
+        registry.online("model", KEYS[0], at=at(8))
+        shop.put("two", [order(6, loaded=9), order(6, loaded=7)])
+        found = registry.parity_from_log("model")
+        assert found.causes["STALE"] > 0 == found.causes["LATE"] == found.causes["LOGIC"]
+        exact = "STALE may be LATE: files of orders have no available= column" not in str(found)
+        assert exact == (source == LOG) == (found.undated == ())
+
+
 def test_a_view_that_was_not_filled_is_missing(tmp_path: Path) -> None:
     shop = Shop(tmp_path, ENTITY + LOG + RECENT + REALTIME_SET, PROFILE + ALL).applied()
     shop.put("one", [order(n) for n in range(10)])

@@ -61,6 +61,7 @@ class LoggedDifference:
 class LoggedParity:
     """What was found.  by_feature: feature -> cause -> cells; examples: the first few of each cause.
 
+    undated: sources whose files do not say when their rows could first be read: what is STALE by them may be LATE.
     No vector was logged: `is_known` is False, which is not a pass.
     """
 
@@ -69,6 +70,7 @@ class LoggedParity:
     cells: int
     by_feature: Mapping[str, Mapping[str, int]]
     examples: tuple[LoggedDifference, ...]
+    undated: tuple[str, ...] = ()
 
     @property
     def is_known(self) -> bool:
@@ -87,7 +89,11 @@ class LoggedParity:
         if not self.is_known:
             return f"{self.set}: UNKNOWN: no served vector is in the log. Set [online] log to the share of keys to log, such as 0.01."
         told = ", ".join(f"{count:,} {cause}" for cause, count in self.causes.items() if count)
-        return f"{self.set}: {self.agreeing:,} of {self.cells:,} logged cells agree" + (f"; {told}" if told else "")
+        agreeing = f"{self.set}: {self.agreeing:,} of {self.cells:,} logged cells agree" + (f"; {told}" if told else "")
+        if not (self.causes[STALE] and self.undated):
+            return agreeing
+        sources = ", ".join(self.undated)
+        return f"{agreeing}\n  STALE may be LATE: files of {sources} have no available= column, so they do not say when a row came."
 
 
 def compare_logged(registry: "Registry", name: str) -> LoggedParity:
@@ -109,7 +115,18 @@ def compare_logged(registry: "Registry", name: str) -> LoggedParity:
         if len(kept[one.cause]) < _MOST_EXAMPLES:
             kept[one.cause].append(one)
     examples = tuple(one for cause in CAUSES for one in kept[cause])
-    return LoggedParity(name, sum(map(len, served.values())), cells, {name: dict(counts) for name, counts in by_feature.items()}, examples)
+    counted = {feature: dict(counts) for feature, counts in by_feature.items()}
+    return LoggedParity(name, sum(map(len, served.values())), cells, counted, examples, _undated(registry, name) if served else ())
+
+
+def _undated(registry: "Registry", name: str) -> tuple[str, ...]:
+    """Sources of a set with files and without a column of when rows arrived."""
+    compiled = registry.applied().compiled
+    lookups = compiled.sets[name].lookups if name in compiled.sets else ()
+    sources = {view.scan.source.name: view.scan.source for view in (compiled.views[lookup.view] for lookup in lookups)}
+    return tuple(
+        sorted(one for one, source in sources.items() if one in registry.profile.sources and source.available_column is None)
+    )
 
 
 def _differences(

@@ -74,6 +74,7 @@ class SqliteStore:
         puts: Iterable[tuple[bytes, bytes]],
         deletes: Iterable[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        seen: int | None = None,
     ) -> float:
         rows, gone, expected = list(puts), list(deletes), dict(expect or {})
         _check([*gone, *expected, *(key for key, _ in rows)])
@@ -85,6 +86,9 @@ class SqliteStore:
             connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in gone])
             connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?)", rows)
         return time.perf_counter() - began
+
+    def instant(self) -> int | None:
+        return None
 
     def scan(self, prefix: bytes, start: bytes | None = None, limit: int = 10_000) -> list[tuple[bytes, bytes]]:
         first = max(prefix, start or b"")

@@ -84,6 +84,25 @@ def _insert(parts, first, n, limit, mode, records, at, text, other, entry, other
 
 
 @njit(**INTERNAL)
+def _is_better(parts, first, n, mode, by_time, records, at, other, text):
+    """Whether the one entry of partial `other` stands before the one of partial `at`: most often their event times tell."""
+    if by_time and records[other + 2] != records[at + 2]:
+        return (records[other + 2] > records[at + 2]) == (mode > 0)
+    return _compare_entries(parts, first, n, records, other + 1, text, records, at + 1, text) * mode > 0
+
+
+@njit(**INTERNAL)
+def _merge(parts, first, n, limit, mode, by_time, records, at, other, text, tops):
+    """Bring the entries of one partial into another, whose texts are in the same pool."""
+    if limit > 1:
+        for e in range(records[other]):
+            _insert(parts, first, n, limit, mode, records, at, text, records, other + 1 + e * (n + 1), text, tops, _SHARED)
+    elif records[other] > 0 and (records[at] == 0 or _is_better(parts, first, n, mode, by_time, records, at, other, text)):
+        for i in range(n + 2):
+            records[at + i] = records[other + i]
+
+
+@njit(**INTERNAL)
 def _read_entry(parts, first, n, chunk, row, entry):
     """Make an entry of a row; False where a NULL skips it."""
     entry[0] = 0
@@ -194,23 +213,26 @@ def run_ranked(slot: int, op: int, n_ops: int, frame: int) -> int:
             at = base + width * ((word >> 3) & 0x3FFFFFFF)
             if word & 4:
                 records[at] = 0
-            other = base + width * (word >> 33)
-            for e in range(records[other]):
-                _insert(parts, first, n, limit, mode, records, at, text, records, other + 1 + e * (n + 1), text, tops, _SHARED)
+            _merge(parts, first, n, limit, mode, by_time, records, at, base + width * (word >> 33), text, tops)
             op += 1
         else:
             count = word >> 33
             window = (word >> 2) & 0x7FFFFFFF
             if program.routes[slot, window, 1] > 0:
                 at = base
+                records[at] = 0
                 if count == 1:
                     at = base + width * ops[op + 3]
-                else:
-                    records[at] = 0
+                elif limit == 1:  # the best where it is, uncopied
                     for i in range(op + 3, op + 3 + count):
                         other = base + width * ops[i]
-                        for e in range(records[other]):
-                            _insert(parts, first, n, limit, mode, records, at, text, records, other + 1 + e * (n + 1), text, tops, _SHARED)
+                        if records[other] > 0 and (
+                            records[at] == 0 or _is_better(parts, first, n, mode, by_time, records, at, other, text)
+                        ):
+                            at = other
+                else:
+                    for i in range(op + 3, op + 3 + count):
+                        _merge(parts, first, n, limit, mode, by_time, records, at, base + width * ops[i], text, tops)
                 for o in range(program.routes[slot, window, 0], program.routes[slot, window, 0] + program.routes[slot, window, 1]):
                     if not _give(program, state, o, ops[op + 1], at, ops[op + 2], first, n, time_part):
                         return op

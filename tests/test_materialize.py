@@ -179,6 +179,9 @@ def test_views_may_be_chosen_and_unknown_ones_are_an_error(tmp_path: Path) -> No
         assert registry.online("model", {"customer": "ann"}, at=at(10)).status["n_1d"] == "missing"
         with pytest.raises(UsageError, match="Did you mean 'daily'"):
             registry.materialize(to=at(10), views=["dayly"])
+        with pytest.raises(UsageError, match=r"that is a view.\n  Write materialize\(views=\['daily'\]\)"):
+            registry.materialize("daily")
+        assert [receipt.view for receipt in registry.materialize(to=at(11), views="daily")] == ["daily"]
 
 
 # Killed

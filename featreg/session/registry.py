@@ -464,7 +464,9 @@ class Registry:
 
         applied = self.applied()
         known = self.views_to_fill()
-        names = list(views) if views is not None else list(known)
+        if to in known:
+            raise UsageError(f"materialize({to!r}): the first argument is an instant, and that is a view.\n  Write materialize(views=[{to!r}]).")
+        names = list(known) if views is None else [views] if isinstance(views, str) else list(views)
         chosen = [_find(known, name, "feature view") for name in names]
 
         def filled(store: "Store", receipt: "Receipt") -> None:

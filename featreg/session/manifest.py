@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featreg.canonical import bytes_id, canonical_json, file_id
+from featreg.canonical import bytes_id, canonical_json
 from featreg.compile import CompiledSet
+from featreg.session.file_ids import FileIds
 from featreg.snapshots.manifest import Snapshot
 
 FORM = 1
@@ -28,22 +29,23 @@ def training_manifest(
     asked: dict[str, Any],
     snapshots: Mapping[str, Snapshot] | None = None,
     engine: str = "duckdb",
+    ids: FileIds | None = None,
 ) -> dict[str, Any]:
     """All of it but what the rows of the result have to be read for.
 
-    Hashing reads every source file once, but for those of snapshots, whose bytes are known.
+    Hashing reads every source file once, but for those of snapshots, whose bytes are known.  ids: of files, as far as they are begun.
 
     spine: None when Spark's executors read it, and it has no fingerprint then.
     snapshots: by source, those that were read, and those that the files were found equal to.
     """
-    known = dict(snapshots or {})
+    known, ids = dict(snapshots or {}), ids or FileIds()
     files = {source: listed for source, listed in files.items() if source not in known}
     return {
         "form": FORM,
         "set": compiled.name,
         "features": dict(compiled.ids),
         "revision": revision,
-        "sources": {source: [_file(Path(file), root) for file in listed] for source, listed in files.items()}
+        "sources": {source: [_file(Path(file), root, ids) for file in listed] for source, listed in files.items()}
         | {
             source: [{"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in one.files]
             for source, one in known.items()
@@ -113,9 +115,9 @@ def fingerprint_of_parts(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else bytes_id("".join(parts).encode())
 
 
-def _file(path: Path, root: Path) -> dict[str, Any]:
+def _file(path: Path, root: Path, ids: FileIds) -> dict[str, Any]:
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    return {"path": name, "bytes": path.stat().st_size, "sha256": file_id(path)}
+    return {"path": name, "bytes": path.stat().st_size, "sha256": ids.of(path)}
 
 
 def _version(name: str) -> str:

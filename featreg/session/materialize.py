@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from featreg.canonical import file_id
 from featreg.compile import CompiledFeature, CompiledView
 from featreg.compile.program import build_program
 from featreg.define import EventSource
@@ -25,6 +24,7 @@ from featreg.plan.groups import group_view, space_of, whole
 from featreg.plan.online import ViewState, check_files, plan_run, stored_state, view_state
 from featreg.registry.pushed import START, Position
 from featreg.session.feed import fed_state, stored_fed
+from featreg.session.file_ids import FileIds
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
 from featreg.session.keys import key_prefix, meta_key, pushed_key
 from featreg.session.profile import Profile
@@ -70,20 +70,22 @@ def materialize(
     """
     now = time.time_ns() // 1000 if to is None else to
     compile_for(WRITE, map(build_program, views))
-    receipts = []
+    receipts, ids, sort = [], FileIds(), sort or sorted_by_duckdb
     with open_store(profile) as store:
         for view in views:
-            receipts.append(_materialize_view(engine, profile, store, view, features, now, rebuild, progress, sort or sorted_by_duckdb))
+            receipts.append(_materialize_view(engine, profile, store, ids, view, features, now, rebuild, progress, sort))
             filled(store, receipts[-1])
     return receipts
 
 
-def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, features, to: int, rebuild: bool, progress, sort):
+def _materialize_view(
+    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, features, to: int, rebuild: bool, progress, sort: Sort
+) -> Receipt:
     """Bring the groups of a view to `to`; they answer it when the last of them is there."""
     groups = (whole(view),) if rebuild else groups_to_fill(read_serving(store)[1], view, features)
     known = features(one for group in groups for one in group.ids)
     receipts = [
-        _materialize_group(engine, profile, store, group_view(view, group, known), to, rebuild, progress, sort) for group in groups
+        _materialize_group(engine, profile, store, ids, group_view(view, group, known), to, rebuild, progress, sort) for group in groups
     ]
     set_filled(store, view, groups)
     first, last = receipts[0], receipts[-1]
@@ -94,13 +96,13 @@ def _materialize_view(engine: DuckDB, profile: Profile, store: Store, view: Comp
 
 
 def _materialize_group(
-    engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress, sort: Sort
+    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, to: int, rebuild: bool, progress, sort: Sort
 ) -> Receipt:
     """Finish a run that was interrupted, if there is one, then go on to `to`."""
     done: Receipt | None = None
     for _ in range(_MOST_LOOKS):
         try:
-            receipt = _run(engine, profile, store, view, to, rebuild, progress, sort)
+            receipt = _run(engine, profile, store, ids, view, to, rebuild, progress, sort)
         except StoreConflict:  # another process wrote here: what is left to do is in the store
             continue
         rebuild = False
@@ -117,7 +119,9 @@ def _summed(first: Receipt, second: Receipt) -> Receipt:
     )  # fmt: skip
 
 
-def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to: int, rebuild: bool, progress, sort) -> Receipt:
+def _run(
+    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, to: int, rebuild: bool, progress, sort: Sort
+) -> Receipt:
     """One run: the one that was begun, or else a new one to `to`.  What can be wrong with the data is told before the first write."""
     began = time.perf_counter()
     space = space_of(view)
@@ -132,7 +136,7 @@ def _run(engine: DuckDB, profile: Profile, store: Store, view: CompiledView, to:
         state = ViewState()
     has_log = Position(*state.log) if state.log else fed.position if fed is not None else START
     finder = SourceFinder(engine, profile, {})
-    files = _files_now(finder, profile, view, {**(state.files or {}), **(state.begun["files"] if state.begun else {})})
+    files = _files_now(finder, profile, view, ids, {**(state.files or {}), **(state.begun["files"] if state.begun else {})})
     if state.begun is not None:
         note = f"finished the run to {format_instant(state.begun['to'])} that had been interrupted"
         to, s, run = state.begun["to"], state.begun["s"], state.begun["run"]
@@ -204,7 +208,7 @@ def clear_space(store: Store, space: str) -> None:
     store.write([], [meta, pushed_key(space)], expect={meta: mark})
 
 
-def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, known: Mapping[str, list]) -> dict[str, list]:
+def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, ids: FileIds, known: Mapping[str, list]) -> dict[str, list]:
     """The source's files as a run records them: path -> [bytes, mtime, sha256, ctime].
 
     Reads every byte of a file, but for one that is known and untouched: same size, mtime and ctime, which no program sets.
@@ -217,7 +221,7 @@ def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, known
         size, mtime, sha256, ctime = known.get(shown, (0, 0, "", 0))
         if (size, mtime, ctime) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
             ctime = stat.st_ctime_ns if time.time_ns() - stat.st_ctime_ns > _SETTLED else 0
-            sha256 = file_id(Path(file))
+            sha256 = ids.of(file)
         found[shown] = [stat.st_size, stat.st_mtime_ns, sha256, ctime]
     return found
 

@@ -13,6 +13,7 @@ from featreg.load.git import read_revision
 from featreg.plan.relation import Relation
 from featreg.registry.pushed import Position
 from featreg.session.coverage import Placed, coverage_of, needs_of, place_snapshots
+from featreg.session.file_ids import FileIds
 from featreg.session.keeping import Keeper
 from featreg.session.manifest import training_manifest
 from featreg.session.pushed_part import PushedPart
@@ -60,12 +61,19 @@ def make_training_set(
     extent = (int(spine.as_of.min()), int(spine.as_of.max())) if len(spine.as_of) else None
     checked = _check(registry, used, feature_set, asked, ready, extent)
 
+    ids = FileIds()
+
     def relation_of(view: CompiledView) -> tuple[Relation, int]:
-        return ready.finder.find(view.scan.source, ready.batched[view.name])
+        source = view.scan.source
+        found = ready.finder.find(source, ready.batched[view.name])
+        if source.name not in checked.snapshots:
+            ids.begin(ready.finder.files.get(source.name, ()))
+        return found
 
     table, receipts = fill(registry.engine, feature_set, used.compiled.views, relation_of, spine, asked.known_at, progress)
     facts = training_manifest(
-        feature_set, dict(used.revision), ready.finder.files, registry.root, spine.table, table, receipts, _told(asked), checked.snapshots
+        feature_set, dict(used.revision), ready.finder.files, registry.root, spine.table, table, receipts, _told(asked), checked.snapshots,
+        ids=ids,
     ) | _provenance(registry, used, feature_set, ready, checked, asked.draft)
     return TrainingSet(table, facts, receipts, _keeper(registry, used, asked))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 use_cache(Path(__file__).parent.parent / ".featreg")  # before a test imports a kernel: one folder for all, of exactly these sources
 
-WORLDS, ROUNDS, KILLS, REQUESTS = 300, 50, 25, 150
+WORLDS, ROUNDS, KILLS, REQUESTS, TABLES = 300, 50, 25, 150, 20
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--worlds", type=int, default=WORLDS, help=f"how many random worlds each comparison is made in (default {WORLDS})")
     group.addoption("--rounds", type=int, default=ROUNDS, help=f"how often ten processes apply at once (default {ROUNDS})")
     group.addoption("--kills", type=int, default=KILLS, help=f"how often apply and materialize are killed (default {KILLS})")
+    group.addoption("--tables", type=int, default=TABLES, help=f"how many tables get content ids from all engines (default {TABLES})")
     group.addoption(
         "--world-seed", type=int, default=0, help="what the worlds are drawn from; the same seed gives the same worlds (default 0)"
     )

@@ -1,6 +1,7 @@
 """Check the sources of a training set before anything is scanned: against the snapshot that is read, or the newest of a live location."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from featreg.registry.kept import KeptSnapshot
 from featreg.registry.push_log import has_rows
 from featreg.session.drift import drift
 from featreg.session.pushed_part import log_text, lost_verdicts
-from featreg.session.snapshots import SnapshotRemovedError, lost_files, placed_files, read_snapshot, scheme_of, snapshots_folder
+from featreg.session.snapshots import SnapshotRemovedError, placed_files, read_snapshot, scheme_of, snapshots_folder
 from featreg.session.source_files import KnownFiles, is_files, list_files, location_of
 from featreg.session.training_set import cutoffs
 from featreg.snapshots.coverage import Coverage, Kind, Need, Verdict, window_coverage, with_last_event
@@ -23,6 +24,7 @@ from featreg.snapshots.manifest import Partition, Snapshot
 from featreg.snapshots.scheme import Scheme
 
 if TYPE_CHECKING:
+    from featreg.session.profile import Profile
     from featreg.session.registry import Registry
 
 Named = str | Mapping[str, str] | Sequence[str]
@@ -173,11 +175,18 @@ def _live(registry: "Registry", source: EventSource, need: Need) -> tuple[Covera
     snapshot = read_snapshot(registry, newest.id)[1]
     known = KnownFiles(snapshots_folder(profile), source.name)
     live = {shown: (known.read(shown, file), file) for shown, file in files.items()}
-    kept = {} if lost_files(profile, snapshot) else placed_files(profile, snapshot)
+    kept = _kept(profile, snapshot)
     found = drift(registry.engine, source, snapshot, kept, live, scheme, need)
     is_equal = {one.path: one.sha256 for one in snapshot.files} == {shown: sha256 for shown, (sha256, _) in live.items()}
     windows = _windows(source, need, _known_partitions(snapshot, live, scheme), None, goes_on)
     return found + windows + _pushed(registry, snapshot), newest if is_equal and kept else None
+
+
+def _kept(profile: "Profile", snapshot: Snapshot) -> Mapping[str, Path]:
+    """The snapshot's own files; none of them where some are gone."""
+    with suppress(DataError):
+        return placed_files(profile, snapshot)
+    return {}
 
 
 def _known_partitions(snapshot: Snapshot, live: Mapping[str, tuple[str, Path]], scheme: Scheme | None) -> tuple[Partition, ...]:

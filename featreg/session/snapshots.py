@@ -238,7 +238,9 @@ def place_of(profile: "Profile", snapshot: Snapshot, file: File) -> Path:
 
 def lost_files(profile: "Profile", snapshot: Snapshot) -> list[File]:
     """Files that are not where the snapshot has them, or are of another length; no byte is read."""
-    return [file for file in snapshot.files if _length(place_of(profile, snapshot, file)) != file.bytes]
+    base = f"{objects_of(profile).folder}/" if snapshot.is_copied else None
+    places = (f"{base}{file.sha256}" if base else str(profile.root / file.path) for file in snapshot.files)
+    return [file for file, place in zip(snapshot.files, places) if _length(place) != file.bytes]
 
 
 def damaged_files(profile: "Profile", snapshot: Snapshot) -> list[File]:
@@ -247,10 +249,11 @@ def damaged_files(profile: "Profile", snapshot: Snapshot) -> list[File]:
     return [file for file, place in places if _length(place) is None or file_id(place) != file.sha256]
 
 
-def _length(path: Path) -> int | None:
-    with suppress(OSError):
-        return path.stat().st_size
-    return None
+def _length(path: str | Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
 
 
 def _linked(profile: "Profile", objects: ObjectStore, files: Mapping[str, str]) -> dict[str, Path]:
@@ -258,8 +261,9 @@ def _linked(profile: "Profile", objects: ObjectStore, files: Mapping[str, str]) 
     base = snapshots_folder(profile) / "files"
     made = {}
     for shown, sha256 in files.items():
-        link = base / sha256[:2] / sha256 / shown.lstrip("/").replace("..", "__")
-        if not link.is_symlink():
+        name = f"{base}/{sha256[:2]}/{sha256}/{shown.lstrip('/').replace('..', '__')}"
+        link = Path(name)
+        if not os.path.islink(name):
             link.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.symlink(os.path.relpath(objects.path(sha256).resolve(), link.parent.resolve()), link)

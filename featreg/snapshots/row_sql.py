@@ -109,8 +109,13 @@ def spark_row_hash(columns: Sequence[Column]) -> str:
 
 def spark_numbers(columns: Sequence[Column], relation: str) -> str:
     """A Spark query for the nine numbers of a relation: count, then the limbs."""
-    limbs = ", ".join(f"sum(CAST(conv(substr(h, {1 + 8 * i}, 8), 16, 10) AS DECIMAL(20, 0)))" for i in range(LIMBS))
-    return f"SELECT count(*), {limbs} FROM (SELECT {spark_row_hash(columns)} AS h FROM {relation})"
+    return f"SELECT {spark_nine('h')} FROM (SELECT {spark_row_hash(columns)} AS h FROM {relation})"
+
+
+def spark_nine(row_hash: str) -> str:
+    """The nine aggregates of row hashes: count, then the limbs."""
+    limbs = (f"sum(CAST(conv(substr({row_hash}, {1 + 8 * i}, 8), 16, 10) AS DECIMAL(20, 0)))" for i in range(LIMBS))
+    return f"count(*), {', '.join(limbs)}"
 
 
 def _spark_name(name: str) -> str:

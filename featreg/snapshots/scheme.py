@@ -31,14 +31,7 @@ class Scheme:
 
     def slot_of(self, path: str) -> Slot | None:
         """The partition that a path is in; None for a path that names none."""
-        found = _expression(self.text).search(path)
-        if found is None:
-            return None
-        try:
-            began = _begin(found.groupdict())
-        except ValueError:  # a 31st of February
-            return None
-        return Slot(found[0], _micros(began), _micros(_next(began, self.step)))
+        return _slot_of(self, path)
 
     def slots(self, start: int, end: int) -> Iterator[Slot]:
         """The partitions that `[start, end)` touches, in order of time."""
@@ -47,6 +40,18 @@ class Scheme:
             after = _next(began, self.step)
             yield Slot(began.strftime(self.text), _micros(began), _micros(after))
             began = after
+
+
+@lru_cache(1 << 16)  # each path is asked for a few times in a row
+def _slot_of(scheme: Scheme, path: str) -> Slot | None:
+    found = _expression(scheme.text).search(path)
+    if found is None:
+        return None
+    try:
+        began = _begin(found.groupdict())
+    except ValueError:  # a 31st of February
+        return None
+    return Slot(found[0], _micros(began), _micros(_next(began, scheme.step)))
 
 
 def read_scheme(text: str | None, source: str) -> Scheme | None:

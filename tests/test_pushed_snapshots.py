@@ -203,3 +203,28 @@ def test_the_command_line_takes_what_was_pushed(tmp_path, capsys):
         registry.push("orders", [order(1), order(2)])
     assert main(["snapshot", "take", "orders", "-C", str(tmp_path)]) == 0
     assert "2 rows, 0 files and 2 that were pushed" in capsys.readouterr().out
+
+
+def test_sealing_moves_nothing_that_a_snapshot_knows(tmp_path):
+    """Segments of several days, one of them torn at its end by a kill; sealed, they are what they were."""
+    day, now = 86_400_000_000, [0]
+    folder = tmp_path / ".featreg" / "registry" / "push" / "orders"
+    with shop_of(tmp_path).open() as registry:
+        from featreg.session.push import Pusher
+
+        for number in range(4):
+            now[0] = number * day + 1
+            pusher = Pusher(registry, "orders", clock=lambda: now[0])
+            pusher.push([order(number, amount=float(number)), order(number + 0.5)])
+            pusher.close()
+            if number == 1:
+                live = sorted(folder.glob("*.segment"))[-1]
+                live.write_bytes(live.read_bytes() + b"\x40\0\0\0torn")
+        taken = registry.snapshot("orders")
+        ts = trained(registry)
+        ts.write(tmp_path / "train.parquet")
+        PushLog(folder).seal()
+        assert len(list(folder.glob("*.segment"))) == 1
+        assert registry.verify_snapshot(taken.id).is_sound and registry.snapshot("orders").id == taken.id
+        assert registry.reproduce(ts.manifest["id"]).same_bytes
+        assert trained(registry, snapshot=taken.id).to_arrow().equals(ts.to_arrow())

@@ -82,7 +82,13 @@ class PushLog:
     def lengths(self, to: Position) -> dict[str, int]:
         """The segments up to a position, and how many bytes of each: what `lost` finds missing later."""
         named = [form for form in self._forms() if form.segment <= to.segment]
-        return {form.segment: to.end if form.segment == to.segment else self._length(form) for form in named}
+        return {form.segment: to.end if form.segment == to.segment else self._whole(form) for form in named}
+
+    def _whole(self, form: "_Form") -> int:
+        """The end of a segment's last whole record: what a kill left behind it is not sealed."""
+        if form.sealed:
+            return last_end(form.sealed[-1])
+        return max((record.position.end for record in self._live(form.segment, START, None, _head)), default=HEADER)
 
     def lost(self, lengths: Mapping[str, int]) -> list[str]:
         """Segments that are not there any more, or are shorter than they were."""

@@ -465,7 +465,8 @@ class Registry:
         applied = self.applied()
         known = self.views_to_fill()
         if to in known:
-            raise UsageError(f"materialize({to!r}): the first argument is an instant, and that is a view.\n  Write materialize(views=[{to!r}]).")
+            told = f"materialize({to!r}): the first argument is an instant, and that is a view."
+            raise UsageError(f"{told}\n  Write materialize(views=[{to!r}]).")
         names = list(known) if views is None else [views] if isinstance(views, str) else list(views)
         chosen = [_find(known, name, "feature view") for name in names]
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 
 import featreg
 from featreg.engines.spark import Spark
-from featreg.engines.worker import Checked, Split, Told, error_of, told_in, versions
+from featreg.engines.worker import Checked, Split, Told, error_of, kernels_folder, told_in, versions
 from featreg.session.output import write_parts
 from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown
 from tests.worlds import World, seeded_world
@@ -67,6 +68,13 @@ def as_frames(registry: Any, world: World, root: Path) -> pa.Table:
     return registry.training_set(SET, spine, time="as_of", draft=True, sources={"events": events}).to_arrow()
 
 
+def as_catalog(registry: Any, world: World, root: Path) -> pa.Table:
+    """A table of the session's catalog, that the profile names."""
+    _write(world.events, root / "events.parquet")
+    registry.spark.session.read.parquet(str(root / "events.parquet")).createOrReplaceTempView("events_of_the_world")
+    return registry.training_set(SET, world.spine, time="as_of", draft=True).to_arrow()
+
+
 def _write(rows: pa.Table, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     pq.write_table(rows, path)
@@ -82,14 +90,15 @@ def as_spark_labels(table: pa.Table) -> pa.Table:
 
 
 def check_world(parent: Path, world: World, form: Callable[[Any, World, Path], pa.Table]) -> None:
-    with shown(world), repository(parent, in_python(world) | {"conf/local.toml": PROFILE}) as root:
+    profile = SPARK + '[sources]\nevents = {table = "events_of_the_world"}\n' if form is as_catalog else PROFILE
+    with shown(world), repository(parent, in_python(world) | {"conf/local.toml": profile}) as root:
         with featreg.open(root) as registry:
             if world.overflows:
                 with pytest.raises(featreg.OverflowDataError):
                     form(registry, world, root)
                 return
             found = form(registry, world, root)
-        check_table(world, found, world.expected(), world.spine if form is as_tables else as_spark_labels(world.spine))
+        check_table(world, found, world.expected(), world.spine if form in (as_tables, as_catalog) else as_spark_labels(world.spine))
         (root / "conf/local.toml").unlink()
         columns = list(world.types)
         assert _same_bits(draft(root, world).select(columns), found.select(columns)), "DuckDB and Spark differ"
@@ -100,10 +109,10 @@ def _same_bits(left: pa.Table, right: pa.Table) -> bool:
 
 
 def test_spark_gives_what_duckdb_and_the_definition_give_in_random_worlds(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """Every cell, to the bit; `--worlds 7500` makes 300 of them."""
+    """Every cell, to the bit; `--worlds 11100` makes 300 of them."""
     first = 1000 * pytestconfig.getoption("--world-seed")
-    forms = (as_tables, as_files, as_frames)
-    for seed in range(first, first + max(3, pytestconfig.getoption("--worlds") // 25)):
+    forms = (as_tables, as_files, as_frames, as_catalog)
+    for seed in range(first, first + max(4, pytestconfig.getoption("--worlds") // 37)):
         form = forms[seed % len(forms)]
         try:
             check_world(tmp_path, seeded_world(seed, most_events=24, most_spine=8, most_features=5), form)
@@ -372,6 +381,12 @@ def test_a_cluster_is_asked_for_a_place_that_all_of_it_sees(tmp_path: Path) -> N
     session = SimpleNamespace(conf={"spark.master": "yarn"})
     with pytest.raises(featreg.UsageError, match=r'of yarn .* scratch = "s3a:'):
         Spark({}, tmp_path, None, session)  # type: ignore[arg-type]
+
+
+def test_a_machine_without_the_drivers_folder_keeps_kernels_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert kernels_folder(tmp_path / "state") == tmp_path / "state"
+    assert tempfile.gettempdir() in str(kernels_folder(tmp_path / "file/state"))
 
 
 def test_a_worker_without_a_package_says_which(tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ class Spark:
 
     def frame_rows(self, frame: "DataFrame") -> Rows:
         """The rows of a DataFrame; its columns as a worker's DuckDB will see them."""
-        return Rows(frame, False, Relation(ROWS, self.duckdb_columns(arrow_schema(frame))))
+        with self.told("a DataFrame"):
+            return Rows(frame, False, Relation(ROWS, self.duckdb_columns(arrow_schema(frame))))
 
     def duckdb_columns(self, schema: pa.Schema) -> tuple[tuple[str, str], ...]:
         name = f"given_{uuid.uuid4().hex}"
@@ -451,6 +452,8 @@ def _start(settings: Mapping[str, object], state: Path) -> "SparkSession":
     with _without_pandas_warnings():
         try:
             return builder.getOrCreate()
+        except ImportError as error:
+            raise UsageError(f"[spark] in conf: {error}\n  For Spark Connect: pip install 'featreg[spark-connect]'.") from None
         except Exception as error:
             raise UsageError(f"[spark] in conf: Spark does not start: {str(error).splitlines()[0]}") from None
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +65,7 @@ class Checked:
     state: str
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        use_cache(Path(self.state))
+        use_cache(kernels_folder(Path(self.state)))
         try:
             here = versions()
             if here != self.expected:
@@ -78,6 +79,17 @@ class Checked:
             raise
         except (DataError, UsageError) as error:
             raise Told(error=type(error).__name__, message=str(error)) from None
+
+
+def kernels_folder(state: Path) -> Path:
+    """Where a worker keeps compiled kernels: where the driver does, or, on a machine that has no such place, among its temporary files."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        if os.access(state, os.W_OK):
+            return state
+    except OSError:
+        pass
+    return Path(tempfile.gettempdir(), f"featreg-{os.getuid()}")
 
 
 def to_bytes(rows: pa.Table | pa.RecordBatch) -> bytes:
@@ -156,7 +168,7 @@ class Spread:
     def _placed(self, held: list[pa.RecordBatch]) -> pa.RecordBatch:
         rows = pa.Table.from_batches(held)
         places, again = (rows.column(rows.num_columns - back).to_numpy() for back in (2, 1))
-        order = np.argsort(places, kind="stable")
+        order = np.argsort(places.astype(np.int16) if len(self.slots) < 1 << 15 else places, kind="stable")  # of 16 bits by radix
         ordered = rows.drop_columns(rows.column_names[-2:]).take(pa.array(order)).combine_chunks()
         borders = np.flatnonzero(np.diff(places[order], prepend=-1))
         slots = [self.slots[places[order[border]]] for border in borders]

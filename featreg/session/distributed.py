@@ -345,6 +345,7 @@ class Filling:
         frame, first = self._frame(self._assemble(names), BLOBS), 0
         try:
             for one in self.engine.streamed(frame):
+                assert one["block"] * self.spine.numbering.block_rows == first, "blocks come in the spine's order"
                 block = from_bytes(pa.scalar(one["rows"]))
                 if table is not None:
                     mine = table.slice(first, block.num_rows)

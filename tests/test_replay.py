@@ -1,6 +1,6 @@
 """Realtime is a replay that happens once: what was answered while rows came in is what training sees afterwards, cell by cell.
 
-Bounded here; `--long` feeds all of 2013, asks 20,000 times, and kills 50 times.
+Bounded here; `--long` feeds all of 2013 in each way, asks 20,000 times on the way, and kills 50 times.
 """
 
 import random
@@ -125,7 +125,7 @@ def test_what_was_answered_is_what_is_trained(
     late: a tenth of the rows is delivered up to two days later, and says so · twice: every push is sent again under its id ·
     out of order: rows overtake each other by up to five minutes.
     """
-    count, portion = (4_000, 600) if request.config.getoption("--long") else (400, 60)
+    count, portion = (20_000, 600) if request.config.getoption("--long") else (400, 60)
     with featreg.open(repository(tmp_path, kind)) as registry:
         asked = replayed(registry, flights, kind, how, count, portion)
         assert differing(registry, asked) == []

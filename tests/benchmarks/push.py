@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from tests.benchmarks import data
-from tests.benchmarks.measure import peak_bytes
 from tests.benchmarks.online import repository
 
 RATE = 1_000  # events a second of the events' own time, so that windows move and tiles are folded while it runs
@@ -160,11 +159,13 @@ def soak(seconds: float, rate: float) -> None:
 
 def held(root: Path) -> str:
     store, log = (root / ".featreg" / "online" / "data.mdb"), root / ".featreg" / "registry" / "push"
-    logged = sum(path.stat().st_size for path in log.rglob("*.segment"))
-    now = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1]) / 1e3
+    logged = sum(path.stat().st_size for path in log.rglob("*.segment")) / 1e6
+    sealed = sum(path.stat().st_size for path in log.rglob("*.pushed.parquet")) / 1e6
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    own, mapped = (int(status[name].split()[0]) / 1e3 for name in ("RssAnon", "RssFile"))
     return (
-        f"{now:,.0f} MB now, {peak_bytes() / 1e6:,.0f} MB at most, {len(os.listdir('/proc/self/fd'))} descriptors, "
-        f"store {store.stat().st_blocks * 512 / 1e6:,.0f} MB, log {logged / 1e6:,.0f} MB"
+        f"{own:,.0f} MB own, {mapped:,.0f} MB of files, {len(os.listdir('/proc/self/fd'))} descriptors, "
+        f"store {store.stat().st_blocks * 512 / 1e6:,.0f} MB, log {logged:,.0f} MB and sealed {sealed:,.0f} MB"
     )
 
 

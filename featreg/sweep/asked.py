@@ -21,6 +21,7 @@ class AskedKeys:
     def __init__(self, types: Sequence[DataType]):
         self.types = tuple(types)
         self.texts = np.array([is_text(kind) for kind in types], np.bool_)
+        self.has_text = bool(self.texts.any())
         self.table = np.full(_FIRST_TABLE, -1, np.int32)  # by hash, open addressing
         self.words = np.zeros((len(self.types), 0), np.int64)
         self.marks = np.zeros(0, np.int64)
@@ -30,7 +31,7 @@ class AskedKeys:
     def name(self, arrays: Sequence[pa.Array], rows: int) -> np.ndarray:
         """The numbers of spine rows [rows]; keys that are new get one."""
         writer, keyless = self._words(arrays, rows, len(self.text))
-        if self.texts.any():
+        if self.has_text:
             self.text = np.concatenate([self.text, writer.text()])
         if keyless.any() and self._keyless < 0:
             self._keyless = self.count
@@ -39,15 +40,16 @@ class AskedKeys:
         self._make_room(rows)
         numbers = np.empty(rows, np.int32)
         self.table, self.count = _name(
-            writer.words, keyless, self.texts, self.text, self._keyless, self.table, self.words, self.marks, self.count, numbers
-        )
+            writer.words, keyless, self.texts, self.has_text, self.text, self._keyless, self.table, self.words, self.marks, self.count,
+            numbers,
+        )  # fmt: skip
         return numbers
 
     def find(self, arrays: Sequence[pa.Array], rows: int) -> np.ndarray:
         """The numbers of event rows [rows], -1 where no spine row has the key."""
         writer, keyless = self._words(arrays, rows, 0)
         numbers = np.empty(rows, np.int32)
-        _find(writer.words, keyless, self.texts, writer.text(), self.table, self.words, self.marks, self.text, numbers)
+        _find(writer.words, keyless, self.texts, self.has_text, writer.text(), self.table, self.words, self.marks, self.text, numbers)
         return numbers
 
     def _words(self, arrays: Sequence[pa.Array], rows: int, base: int) -> tuple[WordWriter, np.ndarray]:
@@ -82,25 +84,28 @@ def _is_key(words, row, pool, key_words, key, key_pool, texts):
 
 
 @njit(**INTERNAL)
-def _place_of(words, row, texts, pool, mark, table, key_words, marks, key_pool):
-    """Where in the table the key is, or the empty place where it would be."""
+def _place_of(words, row, texts, has_text, pool, mark, table, key_words, marks, key_pool):
+    """Where in the table the key is, or the empty place where it would be.
+
+    Of keys with text the marks are compared first; without, that is one more place in memory than needed.
+    """
     place = (mark >> 1) & (table.shape[0] - 1)
     while table[place] >= 0:
         key = table[place]
-        if marks[key] == mark and _is_key(words, row, pool, key_words, key, key_pool, texts):
+        if (not has_text or marks[key] == mark) and _is_key(words, row, pool, key_words, key, key_pool, texts):
             break
         place = (place + 1) & (table.shape[0] - 1)
     return place
 
 
 @njit(cache=True, nogil=True)
-def _name(words, keyless, texts, pool, keyless_number, table, key_words, marks, count, numbers):
+def _name(words, keyless, texts, has_text, pool, keyless_number, table, key_words, marks, count, numbers):
     for row in range(numbers.shape[0]):
         if keyless[row]:
             numbers[row] = keyless_number
             continue
         mark = _hash_key(words, row, texts, pool)
-        place = _place_of(words, row, texts, pool, mark, table, key_words, marks, pool)
+        place = _place_of(words, row, texts, has_text, pool, mark, table, key_words, marks, pool)
         if table[place] < 0:
             table[place], marks[count] = count, mark
             for part in range(texts.shape[0]):
@@ -127,9 +132,9 @@ def _grown(table, marks):
 
 
 @njit(cache=True, nogil=True)
-def _find(words, keyless, texts, pool, table, key_words, marks, key_pool, numbers):
+def _find(words, keyless, texts, has_text, pool, table, key_words, marks, key_pool, numbers):
     for row in range(numbers.shape[0]):
         numbers[row] = -1
         if not keyless[row]:
             mark = _hash_key(words, row, texts, pool)
-            numbers[row] = table[_place_of(words, row, texts, pool, mark, table, key_words, marks, key_pool)]
+            numbers[row] = table[_place_of(words, row, texts, has_text, pool, mark, table, key_words, marks, key_pool)]

@@ -24,6 +24,7 @@ import featreg
 from featreg.engines.spark import Spark
 from featreg.engines.worker import Checked, Split, Told, error_of, kernels_folder, told_in, versions
 from featreg.session.output import write_parts
+from tests.shop import ENTITY, ORDERS, REALTIME_SET, RECENT, Shop, at, order, spine_of
 from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown
 from tests.worlds import World, seeded_world
 
@@ -375,6 +376,26 @@ def test_what_one_engine_made_the_other_makes_again(tmp_path: Path, first: str, 
         assert found.identical and found.same_bytes is None
         assert {one.kind for one in found.differences} == {"engine"} and found.manifest["id"] == made.manifest["id"]
         assert _same_bits(pq.read_table(out), pq.read_table(again))
+
+
+def test_pushed_rows_that_gave_way_to_files_since_are_read_as_they_stood(tmp_path: Path) -> None:
+    sources = '[sources]\norders = "data/*.parquet"\n'
+    source = ORDERS.replace('tie_break="shop",', 'tie_break="shop", stream="until_batch",')
+    shop = Shop(tmp_path, ENTITY + source + RECENT + REALTIME_SET, sources).applied()
+    (tmp_path / "conf/spark.toml").write_text(SPARK + sources)
+    rows = [order(minute, amount=0.25 * minute) for minute in range(0, 90, 10)]
+    shop.put("one", rows[:6])
+    with shop.open() as registry:
+        registry.materialize(to=at(60))
+        registry.push("orders", rows[6:])
+        registry.snapshot("orders")
+        made = registry.training_set("model", spine_of([{"customer": "ann"}], at(100)), time="as_of")
+        made.write(tmp_path / "train.parquet")
+        shop.put("two", rows[6:])
+        registry.materialize(to=at(95))
+    with featreg.open(tmp_path, profile="spark") as registry:
+        found = registry.reproduce(made.manifest["id"], out=tmp_path / "again")
+    assert found.identical and pq.read_table(tmp_path / "again").equals(made.to_arrow())
 
 
 def test_a_cluster_is_asked_for_a_place_that_all_of_it_sees(tmp_path: Path) -> None:

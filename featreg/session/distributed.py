@@ -71,12 +71,16 @@ _FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tz
 
 def distributed_training_set(
     registry: "Registry", compiled: CompiledSet, views: Mapping[str, CompiledView], finder: SourceFinder, staged: "StagedSpine",
-    known_at: int | None, revision: dict[str, Any], asked: dict[str, Any], snapshots: Mapping[str, Snapshot],
-    progress: Callable[[str, int], None] | None,
+    batched: Mapping[str, int | None], known_at: int | None, revision: dict[str, Any], asked: dict[str, Any],
+    snapshots: Mapping[str, Snapshot], progress: Callable[[str, int], None] | None,
 ) -> "DistributedTrainingSet":  # fmt: skip
-    """What `Registry.training_set` gives with Spark."""
+    """What `Registry.training_set` gives with Spark.  batched: by view, see `SourceFinder.batched_until`."""
     engine = registry.spark
-    filling = fill_with_spark(engine, compiled, views, lambda view: _source_of(engine, finder, view), staged, known_at, progress)
+
+    def source_of(view: CompiledView) -> Source:
+        return _source_of(engine, finder, view, batched[view.name])
+
+    filling = fill_with_spark(engine, compiled, views, source_of, staged, known_at, progress)
     facts = training_manifest(
         compiled, revision, finder.files, registry.root, staged.table, staged, filling.receipts, asked, snapshots, engine="spark"
     )
@@ -102,9 +106,9 @@ class Source:
         return whole
 
 
-def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView) -> Source:
+def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView, batched: int | None) -> Source:
     source = view.scan.source
-    name, batched = source.name, finder.batched_until(view)
+    name = source.name
     if is_frame(finder.given.get(name)):
         return Source((engine.frame_rows(finder.given[name]),), None)
     location = finder.profile.sources.get(name)

@@ -87,8 +87,8 @@ def _with_spark(
     spine = stage_spine(registry.spark, asked.spine, asked.time, feature_set, registry.root)
     checked = _check(registry, used, feature_set, asked, ready, (spine.first, spine.last) if len(spine) else None)
     made = distributed_training_set(
-        registry, feature_set, used.compiled.views, ready.finder, spine, asked.known_at, dict(used.revision), _told(asked),
-        checked.snapshots, progress,
+        registry, feature_set, used.compiled.views, ready.finder, spine, ready.batched, asked.known_at, dict(used.revision),
+        _told(asked), checked.snapshots, progress,
     )  # fmt: skip
     facts = {**made.facts, **_provenance(registry, used, feature_set, ready, checked, asked.draft)}
     return dataclasses.replace(made, facts=facts, keeper=_keeper(registry, used, asked))

@@ -19,7 +19,7 @@ from featreg.algebra.schedule import GROUP_FIRST_SLOT, GROUP_HOP, GROUP_SLOTS, S
 from featreg.algebra.sums import run_integer_sums, run_sums
 from featreg.algebra.tally import run_tally
 from featreg.sweep.cursor import CURSOR_GROUP, CURSOR_OP, CURSOR_OPS, CURSOR_ROW, CURSOR_ROWS, CURSOR_SLOT
-from featreg.sweep.head import lay_out_rows
+from featreg.sweep.head import lay_out_rows, rows_of
 from featreg.sweep.keep import READY, load_keys
 from featreg.sweep.spans import write_spans
 from featreg.sweep.tiles import put_down_key, schedule
@@ -86,10 +86,12 @@ def advance(frame):
 def answer(frame, words, starts, heads, head_starts, more, cutoffs):
     """Read m keys at their cutoffs: take their states, bring the head rows below each cutoff, then its one spine row.
 
-    words, heads: the stored values one behind another, key k from `starts[k]` to `starts[k + 1]`.
+    words, heads: the stored values one behind another, key k from `starts[k]` to `starts[k + 1]` · more [m]: room to count rows in.
     Returns as `advance` does, or SHORT + what there was too little room for, and then nothing counts.
     """
     program, chunk, state = bundles(frame)
+    for k in range(more.shape[0]):
+        more[k] = rows_of(heads, head_starts, k)
     short = load_keys(program, state, words, starts, more)
     if short != READY:
         return SHORT + short

@@ -8,6 +8,7 @@ SHAPE is the number of rows, and bits for what is left out: the event times, and
 import numpy as np
 from numba import njit
 
+from featreg.algebra.flags import INTERNAL
 from featreg.algebra.pools import copy_items
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT
 
@@ -32,6 +33,12 @@ def head_runs(heads: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return runs
 
 
+@njit(**INTERNAL)
+def rows_of(heads, starts, k):
+    """How many rows the head of key k has."""
+    return heads[starts[k] + HEAD_SHAPE] & _ROWS if starts[k + 1] > starts[k] else np.int64(0)
+
+
 @njit(cache=True, nogil=True)
 def lay_out_rows(heads, starts, cutoffs, chunk):
     """Write the head rows of m keys with `v < cutoffs[k]`, and behind each key's rows its spine row k (unless cutoffs are empty).
@@ -44,8 +51,8 @@ def lay_out_rows(heads, starts, cutoffs, chunk):
     n_inputs = chunk.inputs.shape[0]
     for k in range(starts.shape[0] - 1):
         at = starts[k]
-        shape = heads[at + HEAD_SHAPE] if starts[k + 1] > at else np.int64(0)
-        n = shape & _ROWS
+        n = rows_of(heads, starts, k)
+        shape = heads[at + HEAD_SHAPE] if n > 0 else np.int64(0)
         text_bytes = heads[at + HEAD_TEXT] if n > 0 else np.int64(0)
         if row + n + 1 > chunk.key_index.shape[0] or text_at + text_bytes > chunk.text.shape[0]:
             return -1

@@ -99,11 +99,11 @@ class KeptSweeper(Sweeper):
         """Read one key: as `read_keys`, with arrays that are used again."""
         one = self.one
         one[0, 1] = len(state) >> 3 if state else 0
-        one[1, 1] = rows = len(head) >> 3 if head else 0
-        one[2, 0], one[3, 0] = rows >> 1, cutoff
+        one[1, 1] = len(head) >> 3 if head else 0
+        one[3, 0] = cutoff
         words = np.frombuffer(bytearray(state), np.int64) if state else _NONE
         heads = np.frombuffer(bytearray(head), np.int64) if head else _NONE
-        return self.read(words, self.one_starts, heads, self.one_head_starts, self.one_cutoff, self.one_more)
+        return self.read(words, self.one_starts, heads, self.one_head_starts, self.one_cutoff)
 
     def read_keys(self, words: np.ndarray, starts: np.ndarray, head_starts: np.ndarray, cutoff: int) -> Results:
         """Read m keys, all at one cutoff: state k is `words[starts[k]:starts[k + 1]]`, head k the same of `head_starts`."""
@@ -113,23 +113,14 @@ class KeptSweeper(Sweeper):
         self.cutoffs[:] = cutoff
         return self.read(words, starts, words, head_starts, self.cutoffs)
 
-    def read(
-        self,
-        words: np.ndarray,
-        starts: np.ndarray,
-        heads: np.ndarray,
-        head_starts: np.ndarray,
-        cutoffs: np.ndarray,
-        more: np.ndarray | None = None,
-    ) -> Results:
+    def read(self, words: np.ndarray, starts: np.ndarray, heads: np.ndarray, head_starts: np.ndarray, cutoffs: np.ndarray) -> Results:
         """Results [columns, m] for m keys at their cutoffs; they are overwritten by the next read."""
         m = len(cutoffs)
         if self.results.words.shape != (len(self.program.columns), m):
             self.results = Results(len(self.program.columns), m)
             self.kept_state = self.state()
         self._keys(m)
-        if more is None:
-            more = (head_starts[1:] - head_starts[:-1]) >> 1
+        more = self.one_more if m == 1 else np.empty(m, np.int64)
         self.tops[s.TOP_OUT_HEAP] = self.tops[s.TOP_OUT_TEXT] = 0
         status = answer(self._frame(), words, starts, heads, head_starts, more, cutoffs)
         while status >= SHORT:

@@ -437,7 +437,7 @@ def test_a_disk_that_fills_up_during_materialize_loses_nothing_and_the_same_comm
         keys = [{"customer": f"customer{number}"} for number in range(0, 4000, 37)]
         assert difference(registry, keys, [at(100)], at(100)) is None
     size = (tmp_path / ".featreg/online/data.mdb").stat().st_size
-    for more in (0, MIB // 4, MIB):
+    for more in (0, MIB // 4, MIB // 2):
         assert forks.run(f"{__name__}:materialize_on_a_small_disk", str(tmp_path), size + more) == 0
     with shop.open() as registry:
         registry.materialize(to=at(3000))

@@ -9,11 +9,12 @@ with name, description, owner, tags and place, views and sets with their feature
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featreg.durable import write_whole
 from featreg.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -207,14 +208,10 @@ def _read_kept(root: Path, key: str) -> Listing | None:
 def _keep(root: Path, key: str, listing: Listing) -> None:
     """Best effort: a folder that cannot be written to only costs time."""
     path = root / _FILE
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
+    with suppress(OSError):
         state = path.parent.parent
         is_new = not state.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_new:
             (state / ".gitignore").write_text("*\n")
-        part.write_text(json.dumps({"key": key, "listing": listing}), encoding="utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+        write_whole(path, json.dumps({"key": key, "listing": listing}))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from featreg.durable import write_whole
 from featreg.errors import DataError, UsageError
 
 
@@ -95,10 +96,7 @@ def write_parts(write: Callable[[str], None], manifest: Mapping[str, Any], path:
 
 
 def _write_manifest(manifest: Mapping[str, Any], path: Path) -> None:
-    side = manifest_path(path)
-    part = side.with_name(f".{side.name}.{os.getpid()}.part")
-    part.write_text(manifest_text(manifest), encoding="utf-8")
-    os.replace(part, side)
+    write_whole(manifest_path(path), manifest_text(manifest))
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:

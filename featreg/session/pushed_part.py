@@ -4,7 +4,6 @@ A log only grows, and the numbers add up: what was measured is kept beside it, a
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from featreg.define import EventSource
+from featreg.durable import write_whole
 from featreg.engines.duckdb import DuckDB
 from featreg.errors import StoreError
 from featreg.instants import format_instant
@@ -159,11 +159,8 @@ class PushedPart:
         }  # fmt: skip
         if self._kept(None).position > one.position:
             return
-        part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(document), encoding="utf-8")
-            os.replace(part, self._path)
+            write_whole(self._path, json.dumps(document))
 
 
 def lost_verdicts(profile: "Profile", source: str, lengths: Mapping[str, int], expected: str) -> list[Verdict]:

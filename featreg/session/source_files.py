@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featreg.canonical import file_id
+from featreg.durable import write_whole
 from featreg.engines.duckdb import source_files
 from featreg.engines.lake import is_here, lake_format, table_version
 from featreg.errors import UsageError
@@ -137,10 +138,7 @@ class KnownFiles:
 
     def save(self, shown: set[str]) -> None:
         """Keep what is known of these."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps({name: entry for name, entry in self._known.items() if name in shown}), encoding="utf-8")
-        os.replace(part, self.path)
+        write_whole(self.path, json.dumps({name: entry for name, entry in self._known.items() if name in shown}))
 
 
 def stat_of(file: Path) -> _Stat:

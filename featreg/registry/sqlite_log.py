@@ -61,7 +61,7 @@ class SqliteLog(ControlLog):
             raise StoreError(f"{self.folder} could not be made: {error.strerror}.") from error
         with self._connect() as connection:
             if _form(connection) < FORMAT:
-                connection.execute("PRAGMA journal_mode=WAL")
+                _into_wal(connection)
                 _bring_up(connection)
             connection.execute("BEGIN IMMEDIATE")
             yield _runner(connection)
@@ -102,6 +102,19 @@ def _runner(connection: sqlite3.Connection) -> Run:
 
 def _form(connection: sqlite3.Connection) -> int:
     return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _into_wal(connection: sqlite3.Connection) -> None:
+    """SQLite waits for other processes in everything but this, so that of many who begin a log at once some would be told it is locked."""
+    until = time.monotonic() + _WAITS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
 
 
 def _bring_up(connection: sqlite3.Connection) -> None:

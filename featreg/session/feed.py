@@ -4,7 +4,7 @@ So a view holds exactly the records up to the position that stands beside it, ho
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -214,20 +214,6 @@ class Feed:
     def _laid_out(self, one: _Fed, table: pa.Table) -> list[tuple[list[bytes], Chunk]]:
         rows = self.warm.ask(one.sql, TABLE, table).combine_chunks()
         return [laid for batch in rows.to_batches() for laid in one.writer.laid_out(batch, one.event_is_visible)]
-
-
-def groups_of(records: Iterator[Pushed], most_rows: int) -> Iterator[list[Pushed]]:
-    """Consecutive records, some together while they are small: each group is a transaction."""
-    group: list[Pushed] = []
-    count = 0
-    for record in records:
-        if group and count + record.rows.num_rows > most_rows:
-            yield group
-            group, count = [], 0
-        group.append(record)
-        count += record.rows.num_rows
-    if group:
-        yield group
 
 
 def _batched(run: ViewState) -> int | None:

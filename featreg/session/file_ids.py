@@ -1,12 +1,12 @@
 """Work out the SHA-256 of files once each, in a thread, so that who scans the same files meanwhile does not wait for it."""
 
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
 
 from featreg.canonical import file_id
+from featreg.session.source_files import stat_of
 
 
 class FileIds:
@@ -29,8 +29,7 @@ class FileIds:
 
 
 def _as_is(file: str | Path) -> tuple[str, int, int, int]:
-    stat = os.stat(file)
-    return str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return str(file), *stat_of(Path(file))
 
 
 def _read(wanted: Mapping[tuple[str, int, int, int], "Future[str]"]) -> None:

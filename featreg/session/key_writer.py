@@ -2,8 +2,9 @@
 
 A key has two records.  Its *head* holds rows as they are and is written each time; its
 *state* holds tiles, is some times larger, and is written when the head has more than
-FOLD_ROWS rows that can be folded, and they are more than a FOLD_SHARE-th of it.  So a write costs its rows, whatever the key has behind
-it, and a key's bytes depend on its live tiles and its head, never on how often it was written.
+FOLD_ROWS rows that can be folded, and they are more than a FOLD_SHARE-th of it.  So a
+write costs its rows, whatever the key has behind it, and a key's bytes depend on its
+live tiles and its head, never on how often it was written.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

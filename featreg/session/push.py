@@ -28,9 +28,10 @@ from featreg.registry.events import EventPlane
 from featreg.registry.push_log import PushLog
 from featreg.registry.pushed import START, Pushed
 from featreg.session.contract import Checked, Checker, Rejected, given_rows, rows_id
-from featreg.session.feed import Feed, groups_of, targets_of
+from featreg.session.feed import Feed, targets_of
 from featreg.session.keys import STAMP_KEY
 from featreg.session.push_ids import Known, PushIds
+from featreg.session.pushed_rows import record_groups
 from featreg.session.serving import groups_to_fill, read_serving, serve_newest, set_filled
 from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
@@ -166,7 +167,7 @@ class Pusher:
 
     def _bring_all(self, records: Sequence[Pushed]) -> None:
         try:
-            for group in groups_of(iter(records), RECORD_ROWS):
+            for group in record_groups(iter(records), RECORD_ROWS):
                 self._bring(group)
             self._serve()
         except StoreError as error:
@@ -198,7 +199,7 @@ class Pusher:
         self._follow_serving()
         self.known = self.ids.known()
         behind = min(self.known.position, self.feed.waiting() or self.known.position)
-        for records in groups_of(self.log.read(behind), RECORD_ROWS):
+        for records in record_groups(self.log.read(behind), RECORD_ROWS):
             self._bring(records)
         self._serve()
 

@@ -4,7 +4,7 @@ A log only grows, and the numbers add up: what was measured is kept beside it, a
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from featreg.errors import StoreError
 from featreg.instants import format_instant
 from featreg.plan.relation import quote
 from featreg.registry.push_log import PushLog
-from featreg.registry.pushed import START, Position, Pushed
-from featreg.session.pushed_rows import together
+from featreg.registry.pushed import START, Position
+from featreg.session.pushed_rows import record_groups, together
 from featreg.snapshots.coverage import Kind, Verdict
 from featreg.snapshots.families import Column, absent, duckdb_columns, shape_text
 from featreg.snapshots.manifest import PUSHED, Log, Schema
@@ -87,7 +87,7 @@ class PushedPart:
             return found
         before = self._before if self._before.columns == self.columns and shape in self._before.measured else _Known()
         found = before.measured.get(shape, Measured())
-        for records in _grouped(self.log.read(before.position, self.position)):
+        for records in record_groups(self.log.read(before.position, self.position), _ROWS):
             found += self._hashed(together(records), whole)
         self.known = replace(self.known, measured={**self.known.measured, shape: found})
         self._keep()
@@ -196,16 +196,3 @@ def pushed_verdicts(engine: DuckDB, profile: "Profile", source: EventSource, the
 def log_text(log: Log) -> str:
     span = "" if log.first is None or log.last is None else f" of {format_instant(log.first)} to {format_instant(log.last)}"
     return f"{log.numbers.count:,} pushed rows{span}"
-
-
-def _grouped(records: Iterator[Pushed]) -> Iterator[list[Pushed]]:
-    waiting: list[Pushed] = []
-    rows = 0
-    for record in records:
-        waiting.append(record)
-        rows += record.rows.num_rows
-        if rows >= _ROWS:
-            yield waiting
-            waiting, rows = [], 0
-    if waiting:
-        yield waiting

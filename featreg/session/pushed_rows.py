@@ -1,6 +1,6 @@
 """Put the rows of records of a push log together, in the columns that their source declares now."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,20 @@ def rows_of(records: Sequence[Pushed], source: EventSource) -> pa.Table:
         if name.lower() not in there:
             table = table.append_column(name, pa.nulls(table.num_rows, arrow_type(kind)))
     return table
+
+
+def record_groups(records: Iterator[Pushed], most_rows: int) -> Iterator[list[Pushed]]:
+    """Consecutive records, some together while they are small: what is written or hashed at once."""
+    group: list[Pushed] = []
+    count = 0
+    for record in records:
+        if group and count + record.rows.num_rows > most_rows:
+            yield group
+            group, count = [], 0
+        group.append(record)
+        count += record.rows.num_rows
+    if group:
+        yield group
 
 
 def together(records: Sequence[Pushed]) -> pa.Table:

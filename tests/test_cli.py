@@ -481,10 +481,18 @@ def test_a_mistake_of_ours_is_told_as_one(shop, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_names_complete_from_the_listing(shop):
-    """The tab key gives the sets where a set is asked for, and views and sets to explain."""
+def test_names_complete_from_the_listing_and_the_log(shop, capsys):
+    """The tab key gives the sets where a set is asked for, views and sets to explain, the snapshots that are kept, and profiles."""
+    run(capsys, "apply")
+    taken = json.loads(run(capsys, "snapshot", "take", "orders", "--json"))["id"][:12]
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r}); from featreg.cli import main; sys.exit(main())"
-    for words, wanted in (("featreg get order", {"order_model"}), ("featreg explain ", {"order_model", "customer_orders"})):
+    for words, wanted in (
+        ("featreg get order", {"order_model"}),
+        ("featreg explain ", {"order_model", "customer_orders"}),
+        ("featreg snapshot diff ", {taken}),
+        ("featreg reproduce ", set()),
+        ("featreg --profile l", {"local"}),
+    ):
         environment = _environment(
             _FEATREG_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1), _TYPER_COMPLETE_ARGS=words
         )

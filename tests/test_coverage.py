@@ -117,6 +117,30 @@ def test_a_source_that_begins_later_than_it_is_declared_to_was_cut(tmp_path):
     assert raised.value.kinds == ("WINDOW_NOT_COVERED",)
 
 
+def test_a_source_that_was_never_kept_and_begins_later_than_declared_was_cut(tmp_path):
+    """Footers alone tell it, in whatever order the files come; one of them has no rows."""
+    shop = Shop(tmp_path, spec('starts="2024-02-01",', '"30d"'), '[sources]\norders = "data/*.parquet"\n').applied()
+    shop.put("a", [order(1440 + 600)])
+    shop.put("b", [order(0), order(600)])
+    shop.put("c", [])
+    with shop.open() as registry:
+        assert refused(registry, 2) == [("WINDOW_NOT_COVERED", "before 2024-03-01T00:00:00Z")]
+        shop.put("c", [order(-29 * 1440)])  # the first of February, of which a window of 30 days sees nothing
+        made = registry.training_set("model", spine_of(ANN, noon_of(2)), time="as_of")
+        assert made.to_arrow()["n_30d"].to_pylist() == [3] and not made.manifest["coverage"]
+
+
+def test_a_source_that_was_never_kept_and_begins_within_the_window_is_noted(tmp_path):
+    """There may never have been more, as in a first example: it is said, and nothing is refused."""
+    shop = Shop(tmp_path, spec("", '"30d"'), '[sources]\norders = "data/*.parquet"\n').applied()
+    shop.put("one", [order(0), order(600)])
+    with shop.open() as registry:
+        made = registry.training_set("model", spine_of(ANN, noon_of(1)), time="as_of")
+        assert [one["kind"] for one in made.manifest["coverage"]] == ["WINDOW_NOT_COVERED"]
+        shop.put("two", [order(-31 * 1440)])
+        assert not registry.training_set("model", spine_of(ANN, noon_of(1)), time="as_of").manifest["coverage"]
+
+
 def test_an_instant_after_the_last_partition_is_not_yet_complete(tmp_path):
     shop = shop_of(tmp_path)
     with shop.open() as registry:

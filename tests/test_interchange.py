@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mlcroissant
+import pyarrow.parquet as pq
 from openlineage.client import event_v2
 from openlineage.client.facet_v2 import column_lineage_dataset, dataset_version_dataset, schema_dataset
 from openlineage.client.serde import Serde
@@ -25,6 +26,21 @@ def test_mlcroissant_validates_a_snapshot_and_reads_its_rows(tmp_path: Path) -> 
     assert not dataset.metadata.ctx.issues.errors
     rows = [row for number in range(3) for row in dataset.records(f"rows-{number}")]
     assert sorted(row_of(row)["cents"] for row in rows) == sorted([order(0, amount=0.1 * minute + 0.7)["cents"] for minute in range(5)] * 3)
+
+
+def test_mlcroissant_validates_a_training_set_and_reads_its_rows(tmp_path: Path) -> None:
+    """A file that was written to since is not told of with the hash that it had."""
+    shop = shop_of(tmp_path)
+    out = tmp_path / "train.parquet"
+    with shop.open() as registry:
+        identity = made(registry, out)
+    assert main(["export", "croissant", identity[:12], "--out", str(tmp_path / "train.json"), "-C", str(tmp_path)]) == 0
+    dataset = mlcroissant.Dataset(jsonld=str(tmp_path / "train.json"))
+    assert not dataset.metadata.ctx.issues.errors
+    [row] = map(row_of, dataset.records("rows-0"))
+    assert row["spent_1d"] == pq.read_table(out)["spent_1d"][0].as_py()
+    pq.write_table(pq.read_table(out).slice(0, 0), out)
+    assert main(["export", "croissant", identity, "-C", str(tmp_path)]) == 3
 
 
 def row_of(row: Any) -> dict[str, Any]:

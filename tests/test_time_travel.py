@@ -108,17 +108,28 @@ def test_what_was_read_live_without_a_snapshot_is_told_file_by_file(tmp_path):
     with shop.open() as registry:
         identity = made(registry, tmp_path / "train.parquet")
         assert registry.reproduce(identity).identical  # the files are still those
-        taken = registry.snapshot("orders").id
         put(shop, 2, [order(1440)])
         next((tmp_path / "data" / "day=2024-03-03").iterdir()).unlink()
-        assert registry.reproduce(identity).identical  # a snapshot of the very files was taken since
-        registry.remove_snapshot(taken)
         with pytest.raises(CoverageError) as raised:
             registry.reproduce(identity)
     assert [(str(one.kind), one.partition) for one in raised.value.verdicts] == [
         ("CONTENT_DRIFT", "data/day=2024-03-02/a.parquet"),
         ("PARTITION_MISSING", "data/day=2024-03-03/a.parquet"),
     ]
+
+
+def test_a_snapshot_taken_since_of_the_very_files_keeps_what_was_read_live(tmp_path):
+    """So a training set holds it as if it had been read: the one that is left of the same files."""
+    shop = shop_of(tmp_path)
+    with shop.open() as registry:
+        identity = made(registry, tmp_path / "train.parquet")
+        taken = registry.snapshot("orders").id
+        put(shop, 2, [order(1440)])
+        assert registry.reproduce(identity).identical
+        assert [one.held_by for one in registry.retention().replays] == [taken]
+        with pytest.raises(RefusedError, match=rf"held by training set {identity[:12]}"):
+            registry.remove_snapshot(taken)
+        registry.remove_snapshot(registry.snapshot("orders").id)  # of the files as they are now: nothing was made of it
 
 
 def test_rows_that_were_handed_in_cannot_come_back(tmp_path):

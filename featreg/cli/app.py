@@ -27,6 +27,7 @@ from featreg.cli import (
     versions,
 )
 from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_profiles
 
 
 class _Verbs(TyperGroup):
@@ -70,7 +71,9 @@ def _globals(
     root: Annotated[
         Path | None, typer.Option("--root", "-C", metavar="DIR", help="The repository.  Default: the nearest one around here.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="conf/PROFILE.toml says where data is and what runs.")] = "local",
+    profile: Annotated[
+        str, typer.Option(help="conf/PROFILE.toml says where data is and what runs.", autocompletion=complete_profiles)
+    ] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="A traceback with an error.")] = False,
     _version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version.")] = False,

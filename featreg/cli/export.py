@@ -7,28 +7,34 @@ from typing import Annotated, Any
 import typer
 
 from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_kept
 from featreg.cli.terminal import escape, show
 
-app = typer.Typer(name="export", help="A snapshot as Croissant, a training set's run as OpenLineage.", no_args_is_help=True)
+app = typer.Typer(name="export", help="A snapshot or a training set as Croissant, its run as OpenLineage.", no_args_is_help=True)
+_ID = "Of a snapshot or a training set, or its first digits; or a source, whose newest snapshot it is."
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Default: to stdout.")]
 
 
 @app.command("croissant")
-def croissant(context: typer.Context, snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT")], out: Out = None) -> None:
-    """A snapshot as Croissant JSON-LD: files with their hashes, columns with their types."""
+def croissant(
+    context: typer.Context,
+    named: Annotated[str, typer.Argument(metavar="ID", help=_ID, autocompletion=complete_kept("snapshots", "training_sets"))],
+    out: Out = None,
+) -> None:
+    """A snapshot or a training set as Croissant JSON-LD: files with their hashes, columns with their types."""
     import featreg
 
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         from featreg.session.interchange import croissant
 
-        _give(settings, croissant(registry, snapshot), out)
+        _give(settings, croissant(registry, named), out)
 
 
 @app.command("openlineage")
 def openlineage(
     context: typer.Context,
-    training_set: Annotated[str, typer.Argument(metavar="TRAINING_SET")],
+    training_set: Annotated[str, typer.Argument(metavar="TRAINING_SET", autocompletion=complete_kept("training_sets"))],
     out: Out = None,
     url: Annotated[str | None, typer.Option("--url", help="An OpenLineage endpoint to send it to.")] = None,
 ) -> None:

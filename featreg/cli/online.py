@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featreg.cli.arguments import Settings
-from featreg.cli.completion import complete_names
+from featreg.cli.completion import complete_kept, complete_names
 from featreg.cli.terminal import add_rows, bytes_text, counted, escape, progress, say_if_compiling, seconds_text, show, table, value_text
 from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.instants import format_instant, parse_instant
@@ -30,6 +30,8 @@ DIFFERS = 5
 _STATUS_STYLE = {"ok": "green", "empty": "dim", "stale": "yellow", "error": "red", "missing": "red"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AtOption = Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="Another instant than now, as in 2013-06-30T18:00:00Z.")]
+
+_complete_pins = complete_kept("pins")
 
 
 def materialize(
@@ -90,7 +92,10 @@ def get(
         str | None, typer.Option("--keys", metavar="FILE", help="Many: a JSON list of objects, or one object a line; - is stdin.")
     ] = None,
     at: AtOption = None,
-    pin: Annotated[str | None, typer.Option("--pin", metavar="MODEL:VERSION", help="The versions that a model was pinned to.")] = None,
+    pin: Annotated[
+        str | None,
+        typer.Option("--pin", metavar="MODEL:VERSION", help="The versions that a model was pinned to.", autocompletion=_complete_pins),
+    ] = None,
 ) -> None:
     """Read feature vectors as serving does: values, their status and cutoff."""
     import featreg

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featreg.cli.arguments import Settings
+from featreg.cli.completion import complete_kept
 from featreg.cli.terminal import add_rows, bytes_text, counted, escape, note, say_if_compiling, show, table
+
+_ID_HELP = "The training set's id, or its first digits: `ls training-sets`."
+Id = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP, autocompletion=complete_kept("training_sets"))]
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
 
 def reproduce(
     context: typer.Context,
-    training_set: Annotated[str, typer.Argument(metavar="ID", help="The training set's id, or its first digits: `ls training-sets`.")],
+    training_set: Id,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it again: .parquet or .csv.")] = None,
     live: Annotated[bool, typer.Option("--live", help="From the sources as they are now, not from snapshots.")] = False,
 ) -> None:
@@ -50,7 +54,7 @@ def reproduce(
 
 def remove(
     context: typer.Context,
-    training_set: Annotated[str, typer.Argument(metavar="ID", help="The training set's id, or its first digits: `ls training-sets`.")],
+    training_set: Id,
 ) -> None:
     """Let go of what a training set holds; a tombstone and the written file stay.  Refused while a pin was trained on it."""
     import featreg

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featreg.cli.arguments import Settings
-from featreg.cli.completion import complete_names
+from featreg.cli.completion import complete_kept, complete_names
 from featreg.cli.terminal import add_rows, bytes_text, counted, escape, note, seconds_text, show, table
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from featreg.session.verify import Difference
 
 app = typer.Typer(name="snapshot", help="Keep a source's data, immutable, and see what has changed since.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(metavar="ID", help="The snapshot's id, or its first digits.")]
+_complete = complete_kept("snapshots")
+Id = Annotated[str, typer.Argument(metavar="ID", help="The snapshot's id, or its first digits.", autocompletion=_complete)]
+Named = Annotated[str, typer.Argument(metavar="ID|SOURCE", help="Its id, or a source, whose newest it is.", autocompletion=_complete)]
 
 
 @app.command("take")
@@ -55,7 +57,7 @@ def take(
 @app.command("verify")
 def verify(
     context: typer.Context,
-    snapshot: Id,
+    snapshot: Named,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Leave with 5 when the source has changed since.")] = False,
 ) -> None:
     """Read every byte of the copies, and compare the source as it is now.  Leaves with 3 when a copy is damaged."""
@@ -92,8 +94,10 @@ def verify(
 @app.command("diff")
 def diff(
     context: typer.Context,
-    before: Annotated[str, typer.Argument(metavar="A", help="A snapshot.")],
-    after: Annotated[str | None, typer.Argument(metavar="B", help="Another.  Default: the source as it is now.")] = None,
+    before: Annotated[str, typer.Argument(metavar="A", help="A snapshot, or a source, whose newest it is.", autocompletion=_complete)],
+    after: Annotated[
+        str | None, typer.Argument(metavar="B", help="Another.  Default: the source as it is now.", autocompletion=_complete)
+    ] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Leave with 5 when rows or columns differ.")] = False,
 ) -> None:
     """Count rows added, removed and changed per partition, from one snapshot to another or to the source now."""

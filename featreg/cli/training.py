@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featreg.cli.arguments import Settings
-from featreg.cli.completion import complete_names
+from featreg.cli.completion import complete_kept, complete_names
 from featreg.cli.terminal import add_rows, bytes_text, counted, escape, progress, say_if_compiling, seconds_text, show, table
 from featreg.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_complete_pins = complete_kept("pins")
 
 
 def training_set(
@@ -28,10 +30,18 @@ def training_set(
     spine: Annotated[str | None, typer.Option("--spine", metavar="FILE", help="The rows to fill: Parquet, CSV or JSON.")] = None,
     spine_sql: Annotated[str | None, typer.Option("--spine-sql", metavar="SQL", help="The rows to fill, as a DuckDB query.")] = None,
     known_at: Annotated[str | None, typer.Option("--known-at", metavar="INSTANT", help="Only rows that had arrived by then.")] = None,
-    pin: Annotated[str | None, typer.Option("--pin", metavar="MODEL:VERSION", help="The definitions that a model was pinned to.")] = None,
+    pin: Annotated[
+        str | None,
+        typer.Option("--pin", metavar="MODEL:VERSION", help="The definitions that a model was pinned to.", autocompletion=_complete_pins),
+    ] = None,
     snapshot: Annotated[
         list[str] | None,
-        typer.Option("--snapshot", metavar="ID", help="Read a snapshot in place of its source's location; repeat it, or say `latest`."),
+        typer.Option(
+            "--snapshot",
+            metavar="ID",
+            help="Read a snapshot in place of its source's location; repeat it, or say `latest`.",
+            autocompletion=complete_kept("snapshots"),
+        ),
     ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="The working tree's definitions, applied or not.")] = False,
 ) -> None:
@@ -67,7 +77,7 @@ def training_set(
         told = f"{counted(rows_written, 'row')}, {counted(features, 'feature')}, {bytes_text(size)}, {seconds_text(seconds)}"
         console.print(f"[green]written[/green]  {escape(out)}  {told}", soft_wrap=True)
         for one in made.manifest["coverage"]:
-            told = escape(f"{one['source']} {one['partition']}: {one['found']}")
+            told = escape(f"{one['source']} {one['partition']}: {one['found']}; expected {one['expected']}")
             console.print(f"[yellow]{one['kind']}[/yellow]  {told}", soft_wrap=True)
         if identity is not None:
             console.print(f"[dim]featreg reproduce {identity[:12]} makes it again[/dim]", soft_wrap=True)

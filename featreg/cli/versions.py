@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featreg.cli.arguments import Settings
-from featreg.cli.completion import complete_names
+from featreg.cli.completion import complete_kept, complete_names
 from featreg.cli.terminal import add_rows, bytes_text, counted, escape, show, table
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def ls(context: typer.Context) -> None:
 
 
 @pins.command("rm")
-def rm(context: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL:VERSION")]) -> None:
+def rm(
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL:VERSION", autocompletion=complete_kept("pins"))]
+) -> None:
     """Remove a pin, when its model is out of service.  Its name never means anything else."""
     import featreg
 

@@ -59,9 +59,17 @@ class KeptTrainingSet:
     removed_at: int | None = None
     removed_by: str | None = None
 
-    @property
-    def snapshots(self) -> tuple[str, ...]:
-        return tuple(one["snapshot"] for one in self.sources.values() if one["snapshot"] is not None)
+    def needed(self, by_files: Mapping[tuple[str, str], str]) -> dict[str, str]:
+        """By source, the snapshot that it is made again from: the one that it read, or one that was taken since of the very files.
+
+        by_files: (source, manifest_id) -> the snapshots that there are.
+        """
+        found = {}
+        for name, read in self.sources.items():
+            snapshot = read["snapshot"] or (None if read["given"] else by_files.get((name, read["manifest_id"])))
+            if snapshot is not None:
+                found[name] = snapshot
+        return found
 
 
 _Kept = TypeVar("_Kept", KeptSnapshot, KeptTrainingSet)

@@ -61,9 +61,14 @@ class ControlState:
 
     def holders(self, snapshot: str) -> list[str]:
         """What needs a snapshot: training sets, and pins of models that were trained on them."""
-        held = {one.id: one for one in self.kept_training_sets if snapshot in one.snapshots}
-        pins = [pin.name for pin in self.pins.values() if any(pin.manifest in one.manifests for one in held.values())]
-        return [*(f"pin {name}" for name in pins), *(f"training set {identity[:12]}" for identity in held)]
+        by_files = self.by_files()
+        held = [made for made in self.kept_training_sets if snapshot in made.needed(by_files).values()]
+        pins = [pin.name for pin in self.pins.values() if any(pin.manifest in made.manifests for made in held)]
+        return [*(f"pin {name}" for name in pins), *(f"training set {made.id[:12]}" for made in held)]
+
+    def by_files(self) -> dict[tuple[str, str], str]:
+        """The newest snapshot that is not removed of each (source, manifest_id): it has what was read at a location before it was kept."""
+        return {(one.source, one.manifest_id): one.id for one in self.snapshots.values() if one.removed_at is None and one.files}
 
     @property
     def kept_training_sets(self) -> list[KeptTrainingSet]:

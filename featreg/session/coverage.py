@@ -17,9 +17,9 @@ from featreg.registry.push_log import has_rows
 from featreg.session.drift import drift
 from featreg.session.pushed_part import log_text, lost_verdicts
 from featreg.session.snapshots import SnapshotRemovedError, placed_files, read_snapshot, scheme_of, snapshots_folder
-from featreg.session.source_files import KnownFiles, is_files, list_files, location_of
+from featreg.session.source_files import KnownFiles, first_event, is_files, list_files, location_of
 from featreg.session.training_set import cutoffs
-from featreg.snapshots.coverage import Coverage, Kind, Need, Verdict, window_coverage, with_last_event
+from featreg.snapshots.coverage import Coverage, Kind, Need, Verdict, late_begin, window_coverage, with_last_event
 from featreg.snapshots.manifest import Partition, Snapshot
 from featreg.snapshots.scheme import Scheme
 
@@ -162,7 +162,7 @@ def _live(registry: "Registry", source: EventSource, need: Need) -> tuple[Covera
         snapshot = read_snapshot(registry, newest.id)[1]
         return _windows(source, need, snapshot.parts(scheme), None, True) + _pushed(registry, snapshot), None
     if newest is None and scheme is None:
-        return Coverage(), None
+        return _since_when(registry, source, need), None
     if not is_files(profile, source.name):
         return Coverage((), (f"{source.name}: its location is no files of this machine, so what is there cannot be checked.",)), None
     location = location_of(profile, source.name)
@@ -180,6 +180,23 @@ def _live(registry: "Registry", source: EventSource, need: Need) -> tuple[Covera
     is_equal = {one.path: one.sha256 for one in snapshot.files} == {shown: sha256 for shown, (sha256, _) in live.items()}
     windows = _windows(source, need, _known_partitions(snapshot, live, scheme), None, goes_on)
     return found + windows + _pushed(registry, snapshot), newest if is_equal and kept else None
+
+
+def _since_when(registry: "Registry", source: EventSource, need: Need) -> Coverage:
+    """What footers alone say of a location that was never kept: whether its rows begin later than is needed.
+
+    That fails where the source declares when it starts; where it does not, there may never have been more, and it is noted.
+    """
+    profile = registry.profile
+    starts = None if source.starts is None else parse_instant(source.starts)
+    bounds = [bound for bound in (need.earliest, starts) if bound is not None]
+    if not bounds or not is_files(profile, source.name) or source.stream_mode is not None:
+        return Coverage()
+    files = list_files(location_of(profile, source.name), profile.root).files.values()
+    begins = first_event(files, source.event_time, max(bounds))
+    if begins is None:
+        return Coverage()
+    return Coverage(tuple(replace(one, fails=starts is not None) for one in late_begin(source.name, need, begins, starts)))
 
 
 def _kept(profile: "Profile", snapshot: Snapshot) -> Mapping[str, Path]:

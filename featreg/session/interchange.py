@@ -3,15 +3,20 @@
 import json
 import urllib.request
 import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featreg.canonical import file_id
 from featreg.errors import DataError
 from featreg.instants import format_instant
 from featreg.registry.kept import KeptTrainingSet
+from featreg.session.keeping import formed
 from featreg.session.reproduce import find_training_set, read_manifest
 from featreg.session.snapshots import place_of, read_snapshot
-from featreg.snapshots.families import duckdb_columns
+from featreg.snapshots.families import Column, duckdb_columns
+from featreg.snapshots.manifest import Snapshot
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -36,35 +41,76 @@ _CONTEXT = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """A file that a data set is told of with: what it is called, where it is, and its columns."""
+
+    path: str
+    place: Path
+    bytes: int
+    sha256: str
+    columns: tuple[Column, ...]
+
+
 def croissant(registry: "Registry", named: str) -> dict[str, Any]:
-    """A snapshot as Croissant JSON-LD: its files with their hashes, and for each a record set of its columns."""
+    """A snapshot or a training set as Croissant JSON-LD: its files with their hashes, and for each a record set of its columns.
+
+    named: an id or its first digits, or a source, whose newest snapshot it is.
+    Raises: UsageError; DataError for a training set whose file is gone or was written to.
+    """
+    state = registry.control()
+    if any(identity.startswith(named) for identity in state.training_sets):
+        made = find_training_set(state, named)
+        about = f"Training set {made.id} of {made.set}: {made.rows} rows, content {made.content_id}"
+        return _dataset(made.set, about, made.at, _written(registry, made))
     kept, snapshot = read_snapshot(registry, named)
-    in_paths = dict(snapshot.reading.get("options", {})).get("hive_partitioning", True)
     pushed = "" if snapshot.log is None else f" ({snapshot.log.numbers.count} of them in the source's push log, in no file)"
+    about = f"Snapshot {kept.id} of {snapshot.source}: {snapshot.numbers.count} rows{pushed}, content {snapshot.content_id}"
+    return _dataset(snapshot.source, about, kept.at, _kept(registry, snapshot))
+
+
+def _kept(registry: "Registry", snapshot: Snapshot) -> Iterator[_Shown]:
+    in_paths = dict(snapshot.reading.get("options", {})).get("hive_partitioning", True)
+    for file in snapshot.files:
+        form = [(column, kind) for column, kind in snapshot.forms[file.form] if not in_paths or f"{column}=" not in file.path]
+        yield _Shown(file.path, place_of(registry.profile, snapshot, file), file.bytes, file.sha256, duckdb_columns(form, file.path))
+
+
+def _written(registry: "Registry", made: KeptTrainingSet) -> Iterator[_Shown]:
+    """Its file as it was written, or its part files as they are now."""
+    path = Path(made.path)
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.is_file() else []
+    if not files or (made.file_sha256 and file_id(path) != made.file_sha256):
+        found = "was written to since" if files else "is not there"
+        raise DataError(f"{path} {found}.\n  Write it again: featreg reproduce {made.id[:12]} --out {path}")
+    features = len(read_manifest(registry, made)["features"])
+    for file in files:
+        columns, _ = formed(registry.engine.location(made.set, str(file), registry.root).columns, features)
+        yield _Shown(file.name, file, file.stat().st_size, file_id(file), columns)
+
+
+def _dataset(name: str, about: str, at: int, files: Iterable[_Shown]) -> dict[str, Any]:
     distribution, records = [], []
-    for number, file in enumerate(snapshot.files):
-        name, place = f"file-{number}", place_of(registry.profile, snapshot, file)
+    for number, file in enumerate(files):
+        object_id, rows_id = f"file-{number}", f"rows-{number}"
         distribution.append({
-            "@type": "cr:FileObject", "@id": name, "name": name, "description": file.path, "contentUrl": str(place),
+            "@type": "cr:FileObject", "@id": object_id, "name": object_id, "description": file.path, "contentUrl": str(file.place),
             "contentSize": f"{file.bytes} B", "encodingFormat": _format(file.path), "sha256": file.sha256,
         })  # fmt: skip
-        form = [(column, kind) for column, kind in snapshot.forms[file.form] if not in_paths or f"{column}=" not in file.path]
         fields = [
             {
-                "@type": "cr:Field", "@id": f"rows-{number}/{column.name}", "name": f"rows-{number}/{column.name}",
+                "@type": "cr:Field", "@id": f"{rows_id}/{column.name}", "name": f"{rows_id}/{column.name}",
                 "description": column.family.type, "dataType": _TYPES[column.family.name],
-                "source": {"fileObject": {"@id": name}, "extract": {"column": column.name}},
+                "source": {"fileObject": {"@id": object_id}, "extract": {"column": column.name}},
             }
-            for column in duckdb_columns(form, file.path)
+            for column in file.columns
         ]  # fmt: skip
         records.append({
-            "@type": "cr:RecordSet", "@id": f"rows-{number}", "name": f"rows-{number}", "description": f"The rows of {file.path}",
-            "field": fields,
+            "@type": "cr:RecordSet", "@id": rows_id, "name": rows_id, "description": f"The rows of {file.path}", "field": fields,
         })  # fmt: skip
     return {
-        "@context": _CONTEXT, "@type": "sc:Dataset", "conformsTo": _CROISSANT, "name": snapshot.source,
-        "description": f"Snapshot {kept.id} of {snapshot.source}: {snapshot.numbers.count} rows{pushed}, content {snapshot.content_id}",
-        "version": "1.0.0", "datePublished": format_instant(kept.at)[:10], "distribution": distribution, "recordSet": records,
+        "@context": _CONTEXT, "@type": "sc:Dataset", "conformsTo": _CROISSANT, "name": name, "description": about,
+        "version": "1.0.0", "datePublished": format_instant(at)[:10], "distribution": distribution, "recordSet": records,
     }  # fmt: skip
 
 

@@ -164,21 +164,14 @@ def _snapshots(registry: "Registry", kept: KeptTrainingSet, manifest: Mapping[st
 
     Raises: CoverageError for a source of which neither is there.
     """
-    state = registry.control()
-    chosen: dict[str, str] = {}
+    chosen = kept.needed(registry.control().by_files())
     gone: list[Verdict] = []
     for name, source in kept.sources.items():
         listed = manifest["sources"].get(name, [])
-        if source["snapshot"] is not None:
-            chosen[name] = source["snapshot"]
-        elif source["given"]:
+        if source["given"]:
             gone.append(_handed_in(name))
-        elif listed:
-            same = [one.id for one in state.snapshots.values() if one.manifest_id == source["manifest_id"] and one.removed_at is None]
-            if same:
-                chosen[name] = same[-1]
-            else:
-                gone += _changed_files(registry, name, listed, source["manifest_id"])
+        elif listed and name not in chosen:
+            gone += _changed_files(registry, name, listed, source["manifest_id"])
     if gone:
         raise CoverageError(told(registry, Coverage(tuple(gone))))
     return chosen

@@ -111,6 +111,7 @@ def _replays(state: ControlState, made: KeptTrainingSet, sources: dict[str, Even
     A pinned version of a table keeps nothing by itself: who cleans the table up does not ask.
     """
     pins = [f"pin {name}" for name in state.trained_on(made)]
+    needed = made.needed(state.by_files())
     for name, read in made.sources.items():
         source, needs = sources.get(name), read["needs"]
         if needs is None:
@@ -118,8 +119,8 @@ def _replays(state: ControlState, made: KeptTrainingSet, sources: dict[str, Even
         earliest = needs[0]
         starts = None if source is None or source.starts is None else source.starts
         unbounded = earliest is None and starts is None
-        held = read["snapshot"] if read["snapshot"] in state.snapshots else None
-        held = held if held is not None and state.snapshots[held].removed_at is None and state.snapshots[held].pin is None else None
+        kept = state.snapshots.get(needed.get(name, ""))
+        held = kept.id if kept is not None and kept.removed_at is None and kept.pin is None else None
         last = _last_day(state, name, source, earliest)
         past = last is not None and now >= last + DAY
         for what in (f"training set {made.id[:12]}", *pins):

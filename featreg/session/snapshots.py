@@ -164,11 +164,11 @@ def _recorded(registry: "Registry", snapshot: Snapshot, document: str) -> _Recor
 
 
 def find_kept(state: ControlState, named: str, removed: bool = False) -> KeptSnapshot:
-    """A snapshot by its id or the beginning of it, at least 6 digits.
+    """A snapshot by its id or the beginning of it, at least 6 digits; by its source, the newest of that.
 
     Raises: UsageError for none or several; DataError for one that was removed, unless those are wanted too.
     """
-    found = find_one(state.snapshots, named, "snapshot", lambda one: one.source)
+    found = state.newest_snapshot(named) or find_one(state.snapshots, named, "snapshot", lambda one: one.source)
     if found.removed_at is not None and not removed:
         raise SnapshotRemovedError(found)
     return found
@@ -277,7 +277,7 @@ def remove(registry: "Registry", named: str) -> tuple[KeptSnapshot, int]:
     Raises: RefusedError while a pin or a training set holds it.
     """
     objects = objects_of(registry.profile)
-    kept = find_kept(registry.control(), named)
+    kept = find_one(registry.control().snapshots, named, "snapshot", lambda one: one.source)  # what is deleted is named itself
 
     def unless_held(state: ControlState) -> dict:
         find_kept(state, kept.id)

@@ -17,6 +17,7 @@ from featreg.durable import write_whole
 from featreg.engines.duckdb import source_files
 from featreg.engines.lake import is_here, lake_format, table_version
 from featreg.errors import UsageError
+from featreg.instants import DAY, floor_to
 
 if TYPE_CHECKING:
     from featreg.session.profile import Profile
@@ -102,6 +103,42 @@ def list_files(location: Location, root: Path) -> Listed:
 
 def _shown(files: Iterable[str], root: Path) -> dict[str, Path]:
     return dict(sorted((shown_path(file, root), Path(file)) for file in files))
+
+
+def first_event(files: Iterable[Path], event_time: str, by: int) -> int | None:
+    """The earliest event time that the footers of Parquet files tell, in UTC microseconds; None where one of them does not tell.
+
+    Footers are read until one has a row of the day of `by` or before: of most locations that is the first.
+    """
+    first: int | None = None
+    for file in files:
+        told = _firsts(file, event_time)
+        if told is None:
+            return None
+        first = min([*told, *([] if first is None else [first])], default=None)
+        if first is not None and floor_to(first, DAY) <= by:
+            break
+    return first
+
+
+def _firsts(file: Path, event_time: str) -> list[int] | None:
+    """The least event time of each row group that has rows; None where that is not known."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as parquet:
+            footer, kind = parquet.metadata, parquet.schema_arrow.field(event_time).type
+    except (OSError, pa.ArrowInvalid, KeyError):  # no Parquet, or no such column: told by who reads it
+        return None
+    paths = [footer.schema.column(place).path for place in range(footer.num_columns)]
+    if not pa.types.is_timestamp(kind) or event_time not in paths:
+        return None
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    told = [one.column(paths.index(event_time)).statistics for one in groups if one.num_rows]
+    if not all(one is not None and one.has_min_max for one in told):
+        return None
+    return [pa.scalar(one.min, kind).cast(pa.timestamp("us", kind.tz), safe=False).value for one in told]
 
 
 class KnownFiles:

@@ -188,7 +188,7 @@ def _provenance(
         },
         "batched": {name: until for name, until in ready.batched.items() if until is not None},
         "coverage": [
-            {"kind": str(one.kind), "source": one.source, "partition": one.partition, "found": one.found}
+            {"kind": str(one.kind), "source": one.source, "partition": one.partition, "expected": one.expected, "found": one.found}
             for one in checked.coverage.verdicts
         ],
     }

@@ -98,8 +98,7 @@ def window_coverage(
         if earliest is None or earliest < need.before:
             verdicts.append(_no_rows(source, need))
         return Coverage(tuple(verdicts))
-    if earliest is not None and earliest < need.before and floor_to(begins, DAY) > floor_to(earliest, DAY):
-        verdicts.append(_begins_late(source, earliest, begins, need, starts))
+    verdicts += late_begin(source, need, begins, starts)
     if scheme is not None:
         verdicts += _gaps(source, need, earliest, partitions, scheme)
     else:
@@ -139,14 +138,21 @@ def _gaps(source: str, need: Need, earliest: int | None, partitions: Sequence[Pa
     ]  # fmt: skip
 
 
-def _begins_late(source: str, earliest: int, begins: int, need: Need, starts: int | None) -> Verdict:
+def late_begin(source: str, need: Need, begins: int, starts: int | None) -> list[Verdict]:
+    """Whether data that begins then begins a day or more later than what is needed of all that there ever was."""
+    bounds = [bound for bound in (need.earliest, starts) if bound is not None]
+    earliest = max(bounds, default=need.before)
+    if earliest >= need.before or floor_to(begins, DAY) <= floor_to(earliest, DAY):
+        return []
     declared = "" if starts is None else f" ({source} is declared to start at {format_instant(starts)})"
-    return Verdict(
-        Kind.WINDOW_NOT_COVERED, source, f"before {format_instant(begins)}", f"rows from {format_instant(earliest)} on{declared}",
-        f"none before {format_instant(begins)}",
-        "Put the older data back, read a snapshot that has it (snapshot=), or let the spine begin later. If there never was any, declare "
-        f'EventSource(starts="{format_instant(begins)[:10]}").',
-    )  # fmt: skip
+    return [
+        Verdict(
+            Kind.WINDOW_NOT_COVERED, source, f"before {format_instant(begins)}", f"rows from {format_instant(earliest)} on{declared}",
+            f"none before {format_instant(begins)}",
+            "Put the older data back, read a snapshot that has it (snapshot=), or let the spine begin later. If there never was any, "
+            f'declare EventSource(starts="{format_instant(begins)[:10]}").',
+        )
+    ]  # fmt: skip
 
 
 def _no_rows(source: str, need: Need) -> Verdict:

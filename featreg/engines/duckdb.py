@@ -4,7 +4,7 @@ import glob
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from featreg.errors import DataError, UsageError
-from featreg.plan.relation import Relation, quote
+from featreg.plan.relation import Form, ParquetFiles, Relation, quote
 
 _Result = TypeVar("_Result")
 _FORMATS = {"parquet": "read_parquet", "csv": "read_csv", "json": "read_json"}
@@ -92,38 +92,38 @@ class DuckDB:
                 raise DataError(
                     f"source '{source}': {file} is empty (0 bytes): not even a header, so it was cut off. Write it again, or take it away."
                 )
-        options = "".join(f", {name} = {_literal(value)}" for name, value in dict(settings.get("options", {})).items())
-        if reader == "read_csv" and "all_varchar" not in options:
-            options += ", all_varchar = true"
-        text = f"{reader}([{_listed(files)}]{options})"
-        if reader == "read_parquet" and len(files) > 1:
-            return self._parquet_files(files, text, options, f"source '{source}'")
-        return self.describe(text, f"source '{source}'", loose=reader != "read_parquet")
+        options = dict(settings.get("options", {}))
+        if reader == "read_parquet":
+            return self.parquet_files(files, options, f"source '{source}'")
+        told = _told_to_reader(options)
+        if reader == "read_csv" and "all_varchar" not in told:
+            told += ", all_varchar = true"
+        return self.describe(f"{reader}([{_listed(files)}]{told})", f"source '{source}'", loose=True)
 
-    def _parquet_files(self, files: list[str], text: str, options: str, what: str) -> Relation:
-        """The relation of many Parquet files.
+    def parquet_files(self, files: list[str], options: Mapping[str, object], what: str) -> Relation:
+        """The relation of Parquet files.  options: of DuckDB's reader.
 
         DuckDB takes the first file's types for all and casts the others to them in silence (1.5 becomes 2).  Here a
-        column that files do not agree on gets a type that says so, which fits no declaration.  Reads every footer.
+        column that files do not agree on gets a type that says so, which fits no declaration.  Of many, reads every footer.
         """
-        groups = [group[0] for group in self.parquet_groups(files, what)]
+        told = _told_to_reader(options)
+        groups = self.parquet_groups(files, what) if len(files) > 1 else [files]
         if len(groups) == 1:
-            return self.describe(text, what)
-        found = {file: dict(self.describe(f"read_parquet([{_literal(file)}]{options})", what).columns) for file in groups}
+            relation = self.describe(f"read_parquet([{_listed(files)}]{told})", what)
+            return replace(relation, files=ParquetFiles((Form(tuple(files), relation.columns),), options))
+        forms = [Form(tuple(group), self.describe(f"read_parquet([{literal(group[0])}]{told})", what).columns) for group in groups]
         named: dict[str, str] = {}
-        for columns in found.values():
-            for name in columns:
+        for form in forms:
+            for name, _ in form.columns:
                 named.setdefault(name.lower(), name)
         types = {
             name: _agreed(
-                {
-                    Path(file).name: next((kind for n, kind in columns.items() if n.lower() == lower), None)
-                    for file, columns in found.items()
-                }
+                {Path(form.files[0]).name: next((kind for n, kind in form.columns if n.lower() == lower), None) for form in forms}
             )
             for lower, name in named.items()
         }
-        return Relation(text.removesuffix(")") + ", union_by_name = true)", tuple(types.items()))
+        text = f"read_parquet([{_listed(files)}]{told}, union_by_name = true)"
+        return Relation(text, tuple(types.items()), files=ParquetFiles(tuple(forms), options))
 
     def parquet_groups(self, files: list[str], what: str) -> list[list[str]]:
         """The files, those of one schema together.  Reads every footer."""
@@ -147,11 +147,11 @@ class DuckDB:
         for group in groups:
             relation = self.location(source, {**location, "options": settings, "path": group}, Path())
             in_paths = [name for name, _ in relation.columns if is_hive and all(f"/{name}=" in file for file in group)]
-            types = ", ".join(f"{_literal(name)}: VARCHAR" for name in in_paths)
+            types = ", ".join(f"{literal(name)}: VARCHAR" for name in in_paths)
             hive = f", hive_partitioning = true, hive_types = {{{types}}}" if in_paths else ""
             columns = tuple((name, "VARCHAR" if name in in_paths else kind) for name, kind in relation.columns)
-            text = f"{relation.text.removesuffix(')')}{hive}, filename = {_literal(file_column)})"
-            made.append((replace(relation, text=text, columns=columns), group))
+            text = f"{relation.text.removesuffix(')')}{hive}, filename = {literal(file_column)})"
+            made.append((replace(relation, text=text, columns=columns, files=None), group))
         return made
 
     def describe(self, text: str, what: str, loose: bool = False) -> Relation:
@@ -288,26 +288,35 @@ def _is_parquet(location: Mapping[str, Any], files: list[str]) -> bool:
 
 
 def _listed(files: list[str]) -> str:
-    return ", ".join(_literal(file) for file in files)
+    return ", ".join(literal(file) for file in files)
 
 
-def _agreed(types: Mapping[str, str | None]) -> str:
-    """One type for what files call a column: file -> its type there.  Wider integers and doubles hold narrower ones."""
-    different = set(types.values())
+def _told_to_reader(options: Mapping[str, object]) -> str:
+    return "".join(f", {name} = {literal(value)}" for name, value in options.items())
+
+
+def widest(kinds: Collection[str | None]) -> str | None:
+    """One type that holds them all: of integers, or of doubles, the widest; None where there is none."""
+    different = set(kinds)
     for widths in (("TINYINT", "SMALLINT", "INTEGER", "BIGINT"), ("FLOAT", "DOUBLE")):
         if different <= set(widths):
             return max((kind for kind in different if kind), key=widths.index)
-    if len(different) == 1:
-        return str(different.pop())
+    return different.pop() if len(different) == 1 else None
+
+
+def _agreed(types: Mapping[str, str | None]) -> str:
+    """One type for what files call a column: file -> its type there."""
+    if (kind := widest(types.values())) is not None:
+        return kind
     first = {kind: file for file, kind in reversed(list(types.items()))}
     return " and ".join(f"{kind or 'no such column'} in {file}" for kind, file in reversed(list(first.items())))
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_literal(name)}: {_literal(one)}" for name, one in value.items()) + "}"
+        return "{" + ", ".join(f"{literal(name)}: {literal(one)}" for name, one in value.items()) + "}"
     return str(value) if isinstance(value, (int, float)) else "'" + str(value).replace("'", "''") + "'"
 
 

@@ -14,22 +14,23 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featreg.engines.duckdb import DuckDB
+from featreg.engines.duckdb import DuckDB, widest
 from featreg.engines.java import use_java
-from featreg.engines.worker import ROWS, Checked, Split, Spread, Task, error_of, to_bytes, told_in, versions
+from featreg.engines.pieces import Piece, cut, in_paths
+from featreg.engines.worker import ROWS, Checked, Held, InFiles, Split, Spread, Task, error_of, to_bytes, told_in, versions
 from featreg.errors import DataError, UsageError
 from featreg.kernels import use_cache
-from featreg.plan.relation import Relation
+from featreg.plan.relation import Relation, quote
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
 OWN = ("master", "remote", "scratch", "partitions", "split")  # settings of [spark] that are ours; all others are Spark's
 _QUIET = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
@@ -48,6 +49,8 @@ _MEANWHILE = {  # what the session is set to while a job of ours runs, whatever 
 }
 AS_WRITTEN = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
 _FILES = ("parquet", "csv", "json")
+_DAY = 86_400_000_000
+_FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 _CHUNK = 1 << 16  # rows of a table in one blob
 _ABSENT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _NANOSECONDS = ("TIMESTAMP(NANOS", "PARQUET_TYPE_ILLEGAL", "timestamp[ns]")
@@ -55,15 +58,16 @@ _NANOSECONDS = ("TIMESTAMP(NANOS", "PARQUET_TYPE_ILLEGAL", "timestamp[ns]")
 
 @dataclass(frozen=True)
 class Rows:
-    """A source's rows for workers.
+    """A source's rows for workers: in a frame, or in files that workers read.
 
-    packed: the frame's last column holds tables as bytes; else its columns are the rows'.
-    relation: what a scan over one batch is spelled over.
+    relation: what a scan over some of them is spelled over · packed: the frame's last column holds tables as bytes, else its columns are
+    the rows' · found: the files, as the driver's DuckDB reads them.
     """
 
-    frame: "DataFrame"
-    packed: bool
     relation: Relation
+    frame: "DataFrame | None" = None
+    packed: bool = False
+    found: Relation | None = None
 
 
 class Spark:
@@ -103,7 +107,7 @@ class Spark:
         described = self.duckdb.register(name, table)
         self.duckdb.unregister(name)
         chunks = (table.slice(at, _CHUNK) for at in range(0, table.num_rows, _CHUNK))
-        return Rows(self.ship(enumerate(chunks)), True, Relation(ROWS, described.columns))
+        return Rows(Relation(ROWS, described.columns), self.ship(enumerate(chunks)), packed=True)
 
     def reads_itself(self, location: object) -> bool:
         """Whether a location of a profile is one that Spark alone can read: a table, a URI, another format than files of ours."""
@@ -120,41 +124,38 @@ class Spark:
             reader = self.session.read.format(str(settings.get("format", "parquet"))).options(**AS_WRITTEN, **options)
             return self.frame_rows(reader.load(settings["path"]))
 
-    def files(self, relation: Relation, files: Sequence[str], declared: Collection[str]) -> Rows:
-        """Rows of files that the driver's DuckDB has found to fit each other.
-
-        declared: the source's columns.  Where one stands in paths alone (`month=02/`), DuckDB says what its type is, and reads.
-        """
-        if not relation.text.startswith("read_parquet"):
+    def files(self, relation: Relation) -> Rows:
+        """Rows that the driver's DuckDB has found: in Parquet files, which workers read, or by a text that it reads itself."""
+        if relation.files is None or in_paths(self.duckdb, relation) is None:
             return self._through_driver(relation)
-        frame = self.parquet(files, "a source")
-        if ({name.lower() for name, _ in relation.columns} & {name.lower() for name in declared}) - _lower(frame.columns):
-            return self._through_driver(relation)
-        found = self.frame_rows(frame)
-        unlike = {name.lower(): kind for name, kind in relation.columns if " in " in kind}  # what files call it, which no declaration fits
-        columns = tuple((name, unlike.get(name.lower(), kind)) for name, kind in found.relation.columns)
-        return replace(found, relation=replace(found.relation, columns=columns))
+        return Rows(Relation(ROWS, relation.columns), found=relation)
 
-    def parquet(self, files: Sequence[str], what: str) -> "DataFrame":
-        """Parquet files as one frame: every column that one of them has, of the widest of its types."""
-        with self.told(what):
-            read = self.session.read.options(**AS_WRITTEN)
-            groups = self.duckdb.parquet_groups(list(files), what)
-            schemas = [read.parquet(f"file://{group[0]}").schema for group in groups] if len(groups) > 1 else []
-            if schemas:
-                read = read.schema(_widest(schemas))
-            return read.parquet(*(f"file://{file}" for file in files))
+    def spine(self, files: list[str]) -> "tuple[DataFrame, InFiles, pa.Schema]":
+        """Parquet files that are a spine, for workers to read, and every column that one of them has.  Raises: DataError."""
+        found = self.duckdb.parquet_files(files, {}, "the spine")
+        assert found.files is not None
+        kinds: dict[str, set[str]] = {name.lower(): set() for name, _ in found.columns}
+        for form in found.files.forms:
+            for name, kind in form.columns:
+                kinds[name.lower()].add(kind)
+        columns = tuple((name, widest(kinds[name.lower()])) for name, _ in found.columns)
+        if unlike := [f"'{name}' is {' here and '.join(sorted(kinds[name.lower()]))} there" for name, kind in columns if kind is None]:
+            raise DataError(f"the spine: column {unlike[0]}. Write its files with one type.")
+        typed = tuple((name, str(kind)) for name, kind in columns)
+        pieces = cut(self.duckdb, replace(found, columns=typed), [name for name, _ in typed], self.cores)
+        schema = self.duckdb.table(f"SELECT {', '.join(f'NULL::{kind} AS {quote(name)}' for name, kind in typed)} LIMIT 0").schema
+        return *self._numbers(pieces), schema
 
     def _through_driver(self, relation: Relation) -> Rows:
         """Text is parsed by one parser alone, DuckDB's, on the driver: batch by batch, never whole."""
         batches = self.duckdb.batches(f"SELECT * FROM {relation.text}", _CHUNK)
         frame = self.ship(enumerate(pa.Table.from_batches([batch]) for batch in batches))
-        return Rows(frame, True, Relation(ROWS, relation.columns, relation.loose))
+        return Rows(Relation(ROWS, relation.columns, relation.loose), frame, packed=True)
 
     def frame_rows(self, frame: "DataFrame") -> Rows:
         """The rows of a DataFrame; its columns as a worker's DuckDB will see them."""
         with self.told("a DataFrame"):
-            return Rows(frame, False, Relation(ROWS, self.duckdb_columns(arrow_schema(frame))))
+            return Rows(Relation(ROWS, self.duckdb_columns(arrow_schema(frame))), frame)
 
     def duckdb_columns(self, schema: pa.Schema) -> tuple[tuple[str, str], ...]:
         name = f"given_{uuid.uuid4().hex}"
@@ -162,26 +163,24 @@ class Spark:
         self.duckdb.unregister(name)
         return columns
 
-    def only(self, rows: Rows, names: Iterable[str]) -> Rows:
-        """Columns by name, upper and lower case alike."""
-        if rows.packed:
-            return rows
-        wanted = {name.lower() for name in names}
-        kept = [name for name in rows.frame.columns if name.lower() in wanted]
-        return Rows(rows.frame.select(*map(quoted, kept)), False, rows.relation)
+    def chosen(self, rows: Rows, names: Collection[str], since: tuple[str, int] | None = None) -> "tuple[DataFrame, Held | InFiles]":
+        """A frame of the columns of these names, upper and lower case alike, and how a worker gets at its rows.
 
-    def not_before(self, rows: Rows, column: str, day: str) -> Rows:
-        """Leave out rows whose `column` is before a day (ISO, of the years 1 to 9999); NULL and what is before year 1 stay.
-
-        A scan applies its own, exact bound; this is for Spark to pass over files and row groups.
+        since: (column, instant): Rows before it may be left out, NULL and what is before year 1 stay.  A scan applies its own, exact
+        bound; this is for passing over files and row groups.
         """
-        found = next((name for name in rows.frame.columns if name.lower() == column.lower()), None)
-        kind = "" if rows.packed or found is None else rows.frame.schema[found].dataType.typeName()
-        literal = {"timestamp": "TIMESTAMP '{} 00:00:00Z'", "timestamp_ntz": "TIMESTAMP_NTZ '{} 00:00:00'", "date": "DATE '{}'"}.get(kind)
-        if literal is None or found is None:
-            return rows
-        name, low, first = quoted(found), literal.format(day), literal.format("0001-01-01")
-        return Rows(rows.frame.where(f"{name} >= {low} OR {name} IS NULL OR {name} < {first}"), False, rows.relation)
+        if rows.found is not None:
+            return self._numbers(cut(self.duckdb, rows.found, names, self.cores, since))
+        assert rows.frame is not None
+        if rows.packed:
+            return rows.frame, Held(packed=True)
+        frame = rows.frame if since is None or (day := _day_before(since[1])) is None else _not_before(rows.frame, since[0], day)
+        wanted = {name.lower() for name in names}
+        return frame.select(*(quoted(name) for name in frame.columns if name.lower() in wanted)), Held(packed=False)
+
+    def _numbers(self, pieces: tuple[Piece, ...]) -> "tuple[DataFrame, InFiles]":
+        """A task for each piece."""
+        return self.session.range(0, len(pieces), 1, max(1, len(pieces))), InFiles(pieces)
 
     # Moving ----------------------------------------------------------------------------------
 
@@ -363,23 +362,21 @@ def is_uri(location: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", location) is not None
 
 
-def _lower(names: Iterable[str]) -> set[str]:
-    return {name.lower() for name in names}
+def _not_before(frame: "DataFrame", column: str, day: str) -> "DataFrame":
+    found = next((name for name in frame.columns if name.lower() == column.lower()), None)
+    kind = "" if found is None else frame.schema[found].dataType.typeName()
+    literal = {"timestamp": "TIMESTAMP '{} 00:00:00Z'", "timestamp_ntz": "TIMESTAMP_NTZ '{} 00:00:00'", "date": "DATE '{}'"}.get(kind)
+    if literal is None or found is None:
+        return frame
+    name, low, first = quoted(found), literal.format(day), literal.format("0001-01-01")
+    return frame.where(f"{name} >= {low} OR {name} IS NULL OR {name} < {first}")
 
 
-def _widest(schemas: "Sequence[StructType]") -> "StructType":
-    """One schema for files of several: where types have none in common, that of the first."""
-    from pyspark.sql.types import StructField, StructType
-
-    fields: dict[str, StructField] = {}
-    for schema in schemas:
-        for one in schema.fields:
-            before = fields.setdefault(one.name.lower(), one)
-            for widths in (("byte", "short", "integer", "long"), ("float", "double")):
-                names = [before.dataType.typeName(), one.dataType.typeName()]
-                if set(names) <= set(widths) and widths.index(names[1]) > widths.index(names[0]):
-                    fields[one.name.lower()] = StructField(before.name, one.dataType)
-    return StructType(list(fields.values()))
+def _day_before(instant: int) -> str | None:
+    """A day that begins before the instant, for a bound that need not be sharp; None beyond the years that have four digits."""
+    if not _FIRST_DAY.timestamp() * 1e6 < instant < _LAST_DAY.timestamp() * 1e6:
+        return None
+    return datetime.fromtimestamp((instant - _DAY) // 1_000_000, UTC).date().isoformat()
 
 
 def quoted(name: str) -> str:

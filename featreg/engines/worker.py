@@ -6,18 +6,23 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from featreg import errors
+from featreg.engines.pieces import Piece, check_files
 from featreg.errors import DataError, FeatregError, UsageError
 from featreg.kernels import use_cache
+
+if TYPE_CHECKING:
+    import duckdb
 
 Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 ROWS = "featreg_rows"  # what a scan over Arrow batches reads from
@@ -105,6 +110,7 @@ def from_bytes(value: pa.Scalar) -> pa.Table:
 
 
 PLACED = "slot long, again long, rows binary"  # again: how many of the rows are in another place too
+_READ = 1 << 17  # rows of a batch that is read from files
 _HELD = 1 << 19  # rows of a worker's input that are put in their places together
 _LIMITS: dict[str, Any] = {"threads": 1, "memory_limit": "1GB"}  # of one worker, and Spark runs one for each core; what is more is spilled
 
@@ -157,7 +163,7 @@ class Spread:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held: list[pa.RecordBatch] = []
-        for batch in query_batches(self.sql(), batches, False):
+        for batch in query_batches(self.sql(), batches):
             held.append(batch)
             if sum(one.num_rows for one in held) >= _HELD:
                 yield self._placed(held)
@@ -190,21 +196,54 @@ def sorted_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, order: 
             yield from connection.sql(f"SELECT * FROM {ROWS} ORDER BY {order}").to_arrow_reader(rows)
 
 
-def query_batches(sql: str, batches: Iterable[pa.RecordBatch], packed: bool) -> Iterator[pa.RecordBatch]:
-    """The query's rows over each batch; `packed`: the last column of a batch holds tables as bytes.
+def query_batches(sql: str, tables: Iterable[pa.Table | pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The query's rows over each table.  The session is in UTC, as the driver's is; one thread, for Spark runs a worker for each core."""
+    with _scanning() as connection:
+        for rows in tables:
+            connection.register(ROWS, pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows)
+            yield from connection.sql(sql).to_arrow_table().to_batches()
+            connection.unregister(ROWS)
 
-    The session is in UTC, as the driver's is; one thread, for Spark runs a worker for each core.
-    """
+
+def query_pieces(sql: str, pieces: Iterable[Piece]) -> Iterator[pa.RecordBatch]:
+    """The query's rows over each piece of some files, as they are read."""
+    with _scanning() as connection:
+        for piece in pieces:
+            check_files(piece, connection)
+            for text in piece.texts:
+                connection.execute(f"CREATE OR REPLACE TEMP VIEW {ROWS} AS FROM {text}")
+                yield from connection.sql(sql).to_arrow_reader(_READ)
+
+
+@contextmanager
+def _scanning() -> "Iterator[duckdb.DuckDBPyConnection]":
     import duckdb
 
     with duckdb.connect(config=_LIMITS) as connection:
         connection.execute("SET TimeZone='UTC'")
-        for batch in batches:
-            for rows in map(from_bytes, batch.column(batch.num_columns - 1)) if packed else (pa.Table.from_batches([batch]),):
-                connection.register(ROWS, rows)
-                try:
-                    yield from connection.sql(sql).to_arrow_table().to_batches()
-                except duckdb.Error as error:
-                    raise DataError(f"a scan failed: {str(error).strip().splitlines()[0]}") from None
-                finally:
-                    connection.unregister(ROWS)
+        try:
+            yield connection
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise DataError(f"a scan failed: {str(error).strip().splitlines()[0]}") from None
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows that batches hold: as bytes of tables in their last column (`packed`), or as their columns."""
+
+    packed: bool
+
+    def query(self, sql: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        if not self.packed:
+            return query_batches(sql, batches)
+        return query_batches(sql, (from_bytes(rows) for batch in batches for rows in batch.column(batch.num_columns - 1)))
+
+
+@dataclass(frozen=True)
+class InFiles:
+    """Rows in files that a worker reads itself; batches hold numbers of pieces."""
+
+    pieces: tuple[Piece, ...]
+
+    def query(self, sql: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return query_pieces(sql, (self.pieces[number] for batch in batches for number in batch.column(0).to_pylist()))

@@ -5,9 +5,8 @@ The driver holds the plan, counts and what it was handed; rows go from executor 
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from featreg.compile.program import SweepProgram, build_program
 from featreg.define import EventSource
 from featreg.engines.duckdb import source_files
 from featreg.engines.spark import AS_WRITTEN, Overflown, Rows, Spark, arrow_schema, is_frame, is_uri
-from featreg.engines.worker import PLACED, ROWS, Split, from_bytes
+from featreg.engines.worker import PLACED, ROWS, InFiles, Split, from_bytes
 from featreg.errors import OverflowDataError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.relation import Relation, quote
@@ -65,8 +64,6 @@ if TYPE_CHECKING:
     from featreg.session.registry import Registry
 
 BLOCK_ROWS = SPINE_PART  # spine rows of a part file: 28 columns of doubles are 30 MB
-_DAY = 86_400_000_000
-_FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def distributed_training_set(
@@ -114,22 +111,20 @@ def _source_of(engine: Spark, finder: SourceFinder, view: CompiledView, batched:
     location = finder.profile.sources.get(name)
     if name in finder.given or name in finder.placed or location is None or not engine.reads_itself(location):
         relation, about = finder.find(source, batched)
-        return Source(tuple(rows_of_part(engine, source, finder.files.get(name, []), part) for part in relation.parts), about)
+        return Source(tuple(rows_of_part(engine, part) for part in relation.parts), about)
     found, log = engine.located(name, location), finder.log_of(source)
     finder.files[name] = []
     if log is None:
         return Source((found,), None)
     pushed = finder.pushed_rows(source, log[0], batched)
     bounded = finder.before_the_stream(source, found.relation, pushed)
-    return Source((replace(found, relation=bounded), rows_of_part(engine, source, [], pushed)), None)
+    return Source((replace(found, relation=bounded), rows_of_part(engine, pushed)), None)
 
 
-def rows_of_part(engine: Spark, source: EventSource, files: Sequence[str], part: Relation) -> Rows:
-    """Rows that the driver's DuckDB has found: files, or a table that it holds."""
+def rows_of_part(engine: Spark, part: Relation) -> Rows:
+    """Rows that the driver's DuckDB has found: in files, by a query, or in a table that it holds."""
     table = next((table for name, table in engine.duckdb.tables.items() if quote(name) == part.text), None)
-    if table is None and part.text.startswith("("):  # of a push log, some of which is sealed
-        table = engine.duckdb.table(f"SELECT * FROM {part.text}")
-    rows = engine.files(part, files, [name for name, _ in source.columns]) if table is None else engine.given(table)
+    rows = engine.files(part) if table is None else engine.given(table)
     return replace(rows, relation=replace(rows.relation, since=part.since, before=part.before))
 
 
@@ -165,19 +160,19 @@ def stage_spine(engine: Spark, spine: Any, time: str, compiled: CompiledSet, roo
 
     A DataFrame's order is that of its partitions; that of files is by path, then as they stand in them.
     """
-    frame = _frame_of(engine, spine, root)
-    if frame is None:
+    found = _found_by_executors(engine, spine, root)
+    if found is None:
         return _stage_table(engine, read_table(spine, engine.duckdb, root, "the spine"), time, compiled)
-    schema = arrow_schema(frame.drop(FILE, START))
+    frame, in_files, schema = found
     check_spine(schema.empty_table(), time, compiled)
-    chunks = engine.stage(engine.run(frame, StageSpine(time, "the spine"), STAGED), STAGED)
-    found = engine.collected(chunks.drop("rows"))
-    bases, rows = {}, 0
-    for one in sorted(found, key=lambda one: (one["file"], one["start"], one["number"])):
-        bases[one["number"]] = rows
-        rows += one["count"]
-    first, last = min((one["low"] for one in found), default=0), max((one["high"] for one in found), default=0)
-    return StagedSpine(chunks.select("number", "rows"), schema, _numbering(engine, rows, bases), time, first, last)
+    chunks = engine.stage(engine.run(frame, StageSpine(in_files, time, "the spine"), STAGED), STAGED)
+    parts = engine.collected(chunks.drop("rows"))
+    bases, count = {}, 0
+    for one in sorted(parts, key=lambda one: (one["file"], one["start"], one["number"])):
+        bases[one["number"]] = count
+        count += one["count"]
+    first, last = min((one["low"] for one in parts), default=0), max((one["high"] for one in parts), default=0)
+    return StagedSpine(chunks.select("number", "rows"), schema, _numbering(engine, count, bases), time, first, last)
 
 
 def _stage_table(engine: Spark, table: pa.Table, time: str, compiled: CompiledSet) -> StagedSpine:
@@ -194,25 +189,25 @@ def _numbering(engine: Spark, rows: int, bases: Mapping[int, int] | None) -> Num
     return Numbering(rows, BLOCK_ROWS, engine.slots(blocks), bases)
 
 
-def _frame_of(engine: Spark, spine: Any, root: Path) -> "DataFrame | None":
-    """The spine as a frame, when executors can read it."""
+def _found_by_executors(engine: Spark, spine: Any, root: Path) -> "tuple[DataFrame, InFiles | None, pa.Schema] | None":
+    """A spine that executors can read: a frame of its rows or of what a worker reads, and its columns."""
     if is_frame(spine):
-        return spine
+        return spine, None, arrow_schema(spine)
     if not isinstance(spine, (str, Path)):
         return None
     text = str(spine)
     if is_uri(text):
         with engine.told("the spine"):
             frame = engine.session.read.options(**AS_WRITTEN, mergeSchema="true").parquet(text)
-    elif not text.lower().endswith((".parquet", ".pq")) and not (root / text).is_dir():
+        placed = frame.selectExpr("*", f"_metadata.file_path AS {FILE}", f"_metadata.file_block_start AS {START}")
+        return placed, None, arrow_schema(frame)
+    if not text.lower().endswith((".parquet", ".pq")) and not (root / text).is_dir():
         return None
-    else:
-        whole = Path(text) if Path(text).exists() else root / text
-        files = sorted(map(str, whole.rglob("*.parquet"))) if whole.is_dir() else source_files(str(whole), root)
-        if not files:
-            return None
-        frame = engine.parquet(files, "the spine")
-    return frame.selectExpr("*", f"_metadata.file_path AS {FILE}", f"_metadata.file_block_start AS {START}")
+    whole = Path(text) if Path(text).exists() else root / text
+    files = sorted(map(str, whole.rglob("*.parquet"))) if whole.is_dir() else source_files(str(whole), root)
+    if not files:
+        return None
+    return engine.spine(files)
 
 
 def fill_with_spark(
@@ -253,13 +248,11 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
     split = _split(engine, program, scan, first, last)
     spread = engine.spread(scan.keys, None if source.about is None else source.about + len(spine), split)
     keys = tuple(zip(lookup.spine_columns, (kind for _, kind in view.key)))
-    day = None if earliest is None else _day_before(earliest)
+    since = None if earliest is None else (view.scan.source.event_time, earliest)
     events = []
     for rows, (sql, _) in zip(source.parts, scan.parts):
-        pruned = engine.only(rows, scan.reads)
-        if day is not None:
-            pruned = engine.not_before(pruned, view.scan.source.event_time, day)
-        events.append(engine.run(pruned.frame, Lift(scan.events(sql), rows.packed, fields, spread), PLACED))
+        frame, held = engine.chosen(rows, scan.reads, since)
+        events.append(engine.run(frame, Lift(scan.events(sql), held, fields, spread), PLACED))
     asked = engine.run(spine.chunks, Ask(spine.numbering, spine.time, keys, view.cadence, known_at, fields, spread), PLACED)
     derived = tuple((name, typed) for name in needed if (typed := features[name].derived) is not None)
     layout = Layout(key_types, input_types, scan.event_is_visible)
@@ -271,7 +264,7 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
         raise _overflow(engine, error, lookup, spine) from None
     counted = engine.collected(fragments.where("block < 0").select("events", "rejected"))
     event_count, rejected = sum(one["events"] for one in counted), sum(one["rejected"] for one in counted)
-    found = (examples_of(engine, rows, sql) for rows, (_, sql) in zip(source.parts, scan.parts)) if rejected else ()
+    found = (examples_of(engine, view.scan.source, rows, sql) for rows, (_, sql) in zip(source.parts, scan.parts)) if rejected else ()
     examples = tuple(example for some in found for example in some)[:3]
     if rejected > view.scan.source.max_rejected:
         raise RejectedRowsError(view.scan.source.name, rejected, view.scan.source.max_rejected, examples)
@@ -292,17 +285,11 @@ def _split(engine: Spark, program: SweepProgram, scan: ScanText, first: int, las
     return Split(borders, program.longest, "t" if scan.event_is_visible else "e")
 
 
-def examples_of(engine: Spark, rows: Rows, sql: str) -> list[str]:
+def examples_of(engine: Spark, source: EventSource, rows: Rows, sql: str) -> list[str]:
     """Three rejected rows, as they stand in the data.  sql: a scan's text for them."""
-    task = Lift(f"SELECT * FROM {sql} AS told (example)", rows.packed, {"example": pa.string()})
-    return [one["example"] for one in engine.collected(engine.run(rows.frame, task, "example string").limit(3))]
-
-
-def _day_before(instant: int) -> str | None:
-    """A day that begins before the instant, for a bound that need not be sharp; None beyond the years that have four digits."""
-    if not _FIRST_DAY.timestamp() * 1e6 < instant < _LAST_DAY.timestamp() * 1e6:
-        return None
-    return datetime.fromtimestamp((instant - _DAY) // 1_000_000, UTC).date().isoformat()
+    frame, held = engine.chosen(rows, [name for name, _ in source.columns])
+    task = Lift(f"SELECT * FROM {sql} AS told (example)", held, {"example": pa.string()})
+    return [one["example"] for one in engine.collected(engine.run(frame, task, "example string").limit(3))]
 
 
 def _overflow(engine: Spark, error: Overflown, lookup: Lookup | None, spine: StagedSpine) -> OverflowDataError:

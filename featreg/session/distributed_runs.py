@@ -27,8 +27,9 @@ def sorted_by_spark(engine: Spark, finder: SourceFinder, run: Run) -> SortedRows
     files = [str(finder.profile.root / file) for file in (*run.known_files, *run.new_files)]
     spread = engine.spread(scan.keys, finder.about(files) if files else 0)
     lifted = [
-        engine.run(engine.only(rows, scan.reads).frame, Lift(scan.events(sql), rows.packed, fields, spread), PLACED)
+        engine.run(frame, Lift(scan.events(sql), held, fields, spread), PLACED)
         for rows, scan, (sql, _) in lifts
+        for frame, held in [engine.chosen(rows, scan.reads)]
     ]
     staged = engine.stage(engine.run(engine.together(lifted, spread), PackSorted(len(scan.keys), fields), SORTED), SORTED)
     found = engine.collected(staged.where("seq < 0").select("part", "rejected"))
@@ -39,15 +40,14 @@ def sorted_by_spark(engine: Spark, finder: SourceFinder, run: Run) -> SortedRows
                 yield from from_bytes(pa.scalar(blob["rows"])).to_batches()
 
     def examples() -> list[str]:
-        return [row for rows, _, (_, sql) in lifts for row in examples_of(engine, rows, sql)]
+        return [row for rows, _, (_, sql) in lifts for row in examples_of(engine, run.view.scan.source, rows, sql)]
 
     return SortedRows(batches(), scan.event_is_visible, sum(one["rejected"] for one in found), examples)
 
 
 def _lifts(engine: Spark, finder: SourceFinder, run: Run, reading: Reading) -> Iterator[tuple[Rows, ScanText, tuple[str, str]]]:
     """Each part's rows, with the text of their scan and that of examples."""
-    files = [str(finder.profile.root / file) for file in reading.files]
-    source = Source(tuple(rows_of_part(engine, run.view.scan.source, files, part) for part in reading.relation.parts), None)
+    source = Source(tuple(rows_of_part(engine, part) for part in reading.relation.parts), None)
     earliest = None if run.program.longest is None else run.s - run.program.longest
     scan = scan_text(run.view, run.program, source.relation, earliest, reading.before, reading.since)
     for rows, texts in zip(source.parts, scan.parts):

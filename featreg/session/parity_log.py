@@ -295,7 +295,7 @@ def _histories(
 def _own(source: EventSource, relation: Relation, text: str) -> Relation:
     known = {name.lower() for name in source.types} | ({ARRIVED} if source.arrives else set())
     columns = tuple((name, kind) for name, kind in relation.columns if name.lower() in known)
-    return replace(relation, text=text, columns=(*columns, (_VECTOR, "BIGINT")), since=None, before=None, beside=None)
+    return replace(relation, text=text, columns=(*columns, (_VECTOR, "BIGINT")), since=None, before=None, beside=None, files=None)
 
 
 def _nothing(engine: Any, source: Any) -> str:

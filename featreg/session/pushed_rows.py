@@ -59,7 +59,7 @@ def sealed_rows(source: EventSource, files: Relation, after: Position, to: Posit
     bounded = f" WHERE {' AND '.join(bounds)}" if bounds else ""
     text = f"(SELECT {', '.join(['*', *missing])} FROM {files.text}{bounded})"
     new = tuple((name, duckdb_type(kind)) for name, kind in source.columns if name.lower() not in there)
-    return replace(files, text=text, columns=(*files.columns, *new))
+    return replace(files, text=text, columns=(*files.columns, *new), files=None)
 
 
 def all_rows(source: EventSource, parts: Sequence[Relation], with_marks: bool) -> str:

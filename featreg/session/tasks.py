@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from featreg.algebra.schedule import OVERFLOW
 from featreg.compile.program import SweepProgram
-from featreg.engines.worker import Spread, Told, from_bytes, query_batches, sorted_batches, to_bytes
+from featreg.engines.worker import ROWS, Held, InFiles, Spread, Told, from_bytes, query_batches, sorted_batches, to_bytes
 from featreg.expressions import Typed
 from featreg.instants import Cadence
 from featreg.session.manifest import part_fingerprint
@@ -75,10 +75,10 @@ def in_order(batches: Batches, fields: Mapping[str, pa.DataType]) -> Batches:
 
 @dataclass(frozen=True)
 class Lift:
-    """Source rows in, rows of a sweep's stream out, by the scan's SQL; spread over partitions, or as they are."""
+    """Source rows in, rows of a sweep's stream out, by the scan's SQL; spread over partitions, or as they are.  rows: how they come."""
 
     sql: str
-    packed: bool
+    rows: Held | InFiles
     fields: Mapping[str, pa.DataType]
     spread: Spread | None = None
 
@@ -87,7 +87,7 @@ class Lift:
         return lifted if self.spread is None else self.spread(lifted)
 
     def _lifted(self, batches: Batches) -> Batches:
-        for batch in query_batches(self.sql, batches, self.packed):
+        for batch in self.rows.query(self.sql, batches):
             yield pa.record_batch([_as(batch.column(name), kind) for name, kind in self.fields.items()], names=list(self.fields))
 
 
@@ -137,14 +137,18 @@ def _fragment(slot: int, block: int, source: int, events: int, rejected: int, ro
 
 @dataclass(frozen=True)
 class StageSpine:
-    """Rows of a spine in, chunks of it out with what the plan must know: how many rows, from when to when."""
+    """Rows of a spine in, chunks of it out with what the plan must know: how many rows, from when to when.
 
+    files: where its rows are when batches do not hold them.
+    """
+
+    files: InFiles | None
     time: str
     what: str
 
     def __call__(self, batches: Batches) -> Batches:
         number = _partition() << 32
-        for batch in batches:
+        for batch in batches if self.files is None else self.files.query(f"SELECT * FROM {ROWS}", batches):
             for file, start, rows in _by_file(batch):
                 as_of = instants_of(rows, self.time, self.what)
                 yield _one_row(STAGED, number, file, start, rows.num_rows, int(as_of.min()), int(as_of.max()), to_bytes(rows))
@@ -358,6 +362,6 @@ class CountBlock:
     def __call__(self, batches: Batches) -> Batches:
         for batch in self.assemble(batches):
             rows = from_bytes(batch.column(1)[0])
-            (numbers,) = query_batches(self.sql, iter([batch]), packed=True)
+            (numbers,) = query_batches(self.sql, [rows])
             counted = (int(column[0].as_py() or 0) for column in numbers.columns)
             yield _one_row(NUMBERS, batch.column(0)[0].as_py(), part_fingerprint(rows.select(list(self.spine))), *counted)

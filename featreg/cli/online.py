@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from featreg.compile import CompiledSet, CompiledView
     from featreg.session import Registry
+    from featreg.session.answer import Vector
     from featreg.session.parity import Parity
-    from featreg.session.vectors import Vector
     from featreg.vocabulary import DataType
 
 DIFFERS = 5
@@ -110,7 +110,6 @@ def get(
         began = time.perf_counter()
         vectors = registry.online(name, rows, at=at, pin=pin)
         seconds = time.perf_counter() - began
-    assert isinstance(vectors, list)
     documents = [_vector_document(row, vector) for row, vector in zip(rows, vectors)]
 
     def render(console: "Console") -> None:

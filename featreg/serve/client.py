@@ -7,15 +7,18 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 from urllib.parse import quote, urlsplit
 
 from featreg.errors import DataError, FeatregError, RefusedError, StoreError, StoreUnavailable, UsageError
 from featreg.instants import format_instant, parse_instant
 from featreg.serve.wire import Convert, instant_of, plain, read_type, reader
-from featreg.session.answer import Vector
+from featreg.session.answer import STATUSES, Vector, Vectors
+from featreg.vocabulary import DataType
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from featreg.session.push import PushReceipt
 
 _ERRORS: dict[str, type[FeatregError]] = {
@@ -23,6 +26,7 @@ _ERRORS: dict[str, type[FeatregError]] = {
     "data": DataError, "arrow": DataError, "refused": RefusedError, "token": RefusedError, "scope": RefusedError,
     "store": StoreError, "unavailable": StoreUnavailable, "busy": StoreUnavailable, "deadline": StoreUnavailable, "slow": StoreUnavailable,
 }  # fmt: skip
+Moment = str | int | datetime
 _ONCE_MORE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, http.client.CannotSendRequest)
 
 
@@ -42,22 +46,26 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
         self._mine = threading.local()
-        self._types: dict[tuple[str, str | None], tuple[str, tuple[tuple[str, Convert], ...]]] = {}
+        self._types: dict[tuple[str, str | None], tuple[str, tuple[tuple[str, Convert], ...], dict[str, DataType]]] = {}
 
     def __repr__(self) -> str:
         return f"Client({self._shown})"
 
+    @overload
+    def online(self, name: str, keys: Mapping[str, Any], *, at: Moment | None = None, pin: str | None = None) -> Vector: ...
+    @overload
+    def online(self, name: str, keys: Sequence[Mapping[str, Any]], *, at: Moment | None = None, pin: str | None = None) -> Vectors: ...
     def online(
         self,
         name: str,
         keys: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
-        at: str | int | datetime | None = None,
+        at: Moment | None = None,
         pin: str | None = None,
-    ) -> Vector | list[Vector]:
-        """As `Registry.online`: one vector for one key, a list for many."""
+    ) -> Vector | Vectors:
+        """As `Registry.online`: one vector for one key, a sequence of them for many."""
         rows: Any = _plain_row(keys) if isinstance(keys, Mapping) else [_plain_row(row) for row in keys]
-        asked = {"keys": rows, "types": self._types.get((name, pin), ("",))[0]}
+        asked = {"keys": rows, "types": self._types[name, pin][0] if (name, pin) in self._types else ""}
         if at is not None:
             asked["at"] = format_instant(parse_instant(at))
         if pin is not None:
@@ -65,12 +73,13 @@ class Client:
         found = self._call("POST", f"/v1/features/{quote(name)}", json.dumps(asked).encode(), "application/json")
         if "types" in found:
             types = found["types"]
-            reads = ((column, reader(read_type(kind))) for column, kind in types["features"].items())
-            self._types[name, pin] = types["id"], tuple((column, read) for column, read in reads if read is not None)
-        reads_now = self._types[name, pin][1]
+            kinds = {column: read_type(kind) for column, kind in types["features"].items()}
+            reads = ((column, reader(kind)) for column, kind in kinds.items())
+            self._types[name, pin] = types["id"], tuple((column, read) for column, read in reads if read is not None), kinds
+        _, reads_now, kinds = self._types[name, pin]
         if isinstance(keys, Mapping):
             return _vector(found, reads_now)
-        return [_vector(one, reads_now) for one in found["vectors"]]
+        return _Received([_vector(one, reads_now) for one in found["vectors"]], kinds)
 
     def push(self, source: str, rows: Any, id: str | None = None) -> "PushReceipt":
         """As `Registry.push`.  A push without an id gets one here, so that a call made again takes nothing in twice."""
@@ -149,6 +158,33 @@ class Client:
         told = found.get("error", {}) if isinstance(found, dict) else {}
         kinds = _ERRORS.get(told.get("kind", ""), StoreUnavailable if answer.status in (502, 503, 504) else FeatregError)
         raise kinds(told.get("message") or f"{self._shown}: the service answered {answer.status}.")
+
+
+class _Received(Vectors):
+    """Vectors that came one by one; columns are made of them."""
+
+    def __init__(self, vectors: list[Vector], types: Mapping[str, DataType]):
+        self._made, self._types = vectors, types
+
+    def __len__(self) -> int:
+        return len(self._vectors())
+
+    def _some(self, rows: slice) -> Vectors:
+        return _Received(self._vectors()[rows], self._types)
+
+    def to_arrow(self) -> "pa.Table":
+        import pyarrow as pa
+
+        from featreg.sweep.words import arrow_type
+
+        return pa.table({name: pa.array([one.values[name] for one in self], arrow_type(kind)) for name, kind in self._types.items()})
+
+    def status_to_arrow(self) -> "pa.Table":
+        import pyarrow as pa
+
+        codes = ([STATUSES.index(one.status[name]) for one in self] for name in self._types)
+        columns = [pa.DictionaryArray.from_arrays(pa.array(column, pa.int8()), pa.array(STATUSES)) for column in codes]
+        return pa.table(columns, list(self._types))
 
 
 def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,13 @@ from featreg.errors import DataError, UsageError, did_you_mean
 from featreg.instants import parse_instant
 from featreg.serve.settings import ServeSettings
 from featreg.serve.wire import Convert, instant_text, row_reader, types_of, writer
-from featreg.session.answer import STATUSES
+from featreg.session.answer import STATUSES, Vector
 from featreg.session.profile import Profile
 from featreg.session.registry import Registry
 from featreg.vocabulary import DataType
 
 if TYPE_CHECKING:
     from featreg.compile import Compiled
-    from featreg.session.answer import Vector
     from featreg.session.online import SetReader
 
 _ASKED = {"keys", "at", "pin", "types"}
@@ -91,10 +90,10 @@ class Desk:
             if self._wording(name, pin) is wording:  # else other versions came to be served on the way, and may be of other types
                 break
         statuses: dict[str, int] = {}
-        if isinstance(found, list):
-            answer: dict[str, Any] = {"vectors": [_document(wording, vector, statuses) for vector in found]}
-        else:
+        if isinstance(found, Vector):
             answer = _document(wording, found, statuses)
+        else:
+            answer = {"vectors": [_document(wording, vector, statuses) for vector in found]}
         if known is not None and known != wording.types["id"]:
             answer["types"] = wording.types
         return orjson.dumps(answer), statuses
@@ -177,7 +176,7 @@ def _refuse_unknown(asked: Mapping[str, Any], known: set[str]) -> None:
             raise UsageError(f'there is no "{name}" in a request.\n  {did_you_mean(name, sorted(known), "There are")}')
 
 
-def _document(wording: Wording, vector: "Vector", statuses: dict[str, int]) -> dict[str, Any]:
+def _document(wording: Wording, vector: Vector, statuses: dict[str, int]) -> dict[str, Any]:
     values = vector.values
     for name, write in wording.writers:
         value = values[name]

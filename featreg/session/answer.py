@@ -1,7 +1,13 @@
-"""What serving answers for one row, without what computes it: a client needs no kernels."""
+"""What serving answers, without what computes it: a client needs no kernels."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow as pa
 
 STATUSES = ("missing", "error", "stale", "empty", "ok")  # of several, the first
 
@@ -14,3 +20,66 @@ class Vector:
     status: dict[str, str]
     cutoff: dict[str, int | None]
     watermark: dict[str, int | None]
+
+
+class Vectors(Sequence[Vector]):
+    """The answers for many rows, in the order in which they were asked: a sequence of vectors, and columns for a model.
+
+    What is answered was fixed by the read.  `Vector`s are made, all at once, when one of them is looked at; columns need none of them.
+    """
+
+    _made: list[Vector] | None = None
+
+    def to_arrow(self) -> "pa.Table":
+        """The values: a column for each feature in declared order, a row for each that was asked; null where there is none."""
+        raise NotImplementedError
+
+    def status_to_arrow(self) -> "pa.Table":
+        """The statuses, in the columns and rows of `to_arrow`: texts in a dictionary."""
+        raise NotImplementedError
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> "polars.DataFrame":
+        import polars
+
+        return polars.from_arrow(self.to_arrow())  # type: ignore[return-value]
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def _make(self) -> list[Vector]:
+        raise NotImplementedError
+
+    def _some(self, rows: slice) -> "Vectors":
+        raise NotImplementedError
+
+    def _vectors(self) -> list[Vector]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    @overload
+    def __getitem__(self, place: int) -> Vector: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Vectors": ...
+    def __getitem__(self, place: int | slice) -> "Vector | Vectors":
+        return self._some(place) if isinstance(place, slice) else self._vectors()[place]
+
+    def __iter__(self) -> Iterator[Vector]:
+        return iter(self._vectors())
+
+    def __eq__(self, other: object) -> bool:
+        return self._vectors() == list(other) if isinstance(other, (list, Vectors)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: Sequence[Vector]) -> list[Vector]:
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[Vector]) -> list[Vector]:
+        return [*other, *self]
+
+    def __repr__(self) -> str:
+        return repr(self._vectors())

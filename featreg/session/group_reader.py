@@ -13,10 +13,9 @@ from featreg.plan.groups import Group, group_view
 from featreg.plan.online import ViewState, view_state
 from featreg.session.feed import served_state
 from featreg.session.keys import key_prefix, meta_key, pushed_key
-from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Answer, Vector, python_values
+from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Swept, Vector, python_values
 from featreg.sweep.finish import Column
 from featreg.sweep.kept import KeptSweeper, newest_s, state_of
-from featreg.sweep.sweeper import Results
 
 
 class GroupReader:
@@ -46,8 +45,8 @@ class GroupReader:
         ]
         place = {name: (i, kind, presence) for i, name, kind, presence in self.order}
         self.place = {name: place[one] for one, names in called.items() for name in names}
-        self.whole = [i for i, _, kind, _ in self.order if kind == "BIGINT"]
-        self.real = [i for i, _, kind, _ in self.order if kind == "DOUBLE"]
+        self.places = {one: (i, presence) for i, one, _, presence in self.order}
+        self.types = [column.type for column in self.program.columns]
         self._run: bytes | None = None
         self._fed: bytes | None = None
         self._state = ViewState()
@@ -94,62 +93,32 @@ class GroupReader:
             elif kind == "BIGINT":
                 values[name] = words[place]
             else:
-                values[name] = self._values(results, place)[0]
+                column = Column(results.words[place], results.valid[place], self.types[place], self.sweeper.out_heap, self.sweeper.out_text)
+                values[name] = python_values(column)[0]
             status[name] = ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
 
-    def read(self, run: bytes, fed: bytes, words: np.ndarray, starts: np.ndarray, as_of: int) -> dict[str, Answer]:
-        """Answers by definition id for each of m rows; `columns` has the same as columns.
+    def read(self, run: bytes, fed: bytes, words: np.ndarray, starts: np.ndarray, index: np.ndarray | None, as_of: int) -> Swept:
+        """What the group answers for m keys, or for the rows of `index`: which key each has.
 
-        starts [2 m + 1]: where in `words` the states of all rows begin, then their heads.
+        starts [2 m + 1]: where in `words` the states of all keys begin, then their heads.
         """
-        rows = len(starts) >> 1
+        keys = len(starts) >> 1
         state = self.state(run, fed)
         cutoff, stale = self._cutoff(state, as_of)
         self.cutoff, self.watermark = cutoff, state.watermark
         missing = cutoff is None
         if cutoff is None:
             cutoff, starts = 0, np.zeros_like(starts)
-        states, heads = starts[: rows + 1], starts[rows:]
+        states, heads = starts[: keys + 1], starts[keys:]
         newest = newest_s(words, states)
         if newest > cutoff:
             raise self._too_early(newest, as_of)
         results = self.sweeper.read_keys(words, states, heads, cutoff)
+        found, valid = (a[:, :keys].copy() if index is None else a.take(index, 1) for a in (results.words, results.valid))
         if missing:
-            results.valid[:] = 0
-        return self._answers(results, rows, MISSING if missing else STALE if stale else None)
-
-    def _answers(self, results: Results, rows: int, said: str | None) -> dict[str, Answer]:
-        """Values and status by id; `said`: a status that comes before empty and ok."""
-        objects = np.empty(results.words.shape, object)
-        objects[self.whole] = results.words[self.whole]
-        objects[self.real] = results.words.view(np.float64)[self.real]
-        objects[results.valid != 1] = None
-        every_value, every_valid = objects.tolist(), results.valid.tolist()
-        by_presence: dict[int, list[str]] = {}
-        answers: dict[str, Answer] = {}
-        for i, one, kind, presence in self.order:
-            valid = every_valid[i]
-            values = every_value[i] if kind == "BIGINT" or kind == "DOUBLE" else self._values(results, i)
-            status = by_presence.get(presence)
-            if status is None:
-                status = [said] * rows if said is not None else [OK if here else EMPTY for here in every_valid[presence]]
-                by_presence[presence] = status
-            if OVERFLOW in valid and said != MISSING:
-                status = [ERROR if there == OVERFLOW else one_status for one_status, there in zip(status, valid)]
-            answers[one] = (values, status)
-        return answers
-
-    def _values(self, results: Results, place: int) -> list:
-        column, sweeper = self.program.columns[place], self.sweeper
-        return python_values(results.words[place], results.valid[place], column.type, sweeper.out_heap, sweeper.out_text)
-
-    def columns(self) -> dict[str, Column]:
-        """What was read last, by id, for what is derived from it."""
-        sweeper, results = self.sweeper, self.sweeper.results
-        return {
-            one: Column(results.words[i], results.valid[i], self.program.columns[i].type, sweeper.out_heap, sweeper.out_text)
-            for i, one, _, _ in self.order
-        }
+            valid[:] = 0
+        said = MISSING if missing else STALE if stale else None
+        return Swept(found, valid, self.types, *self.sweeper.pools(), said)
 
     def _cutoff(self, state: ViewState, as_of: int) -> tuple[int | None, bool]:
         """The instant that a read at `as_of` computes at, and whether it is staler than declared; None when there is nothing."""

@@ -1,6 +1,6 @@
 """Take the entity key of a row as a caller gives it, and say what it is called in the store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -42,8 +42,19 @@ class KeyParts:
 
     def records(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
         """What stands behind a group's prefix in the store's keys: of the states of all rows, then of their heads."""
-        keys = self._plain_keys(rows) or [self.encoded(row) for row in rows]
-        return [key + ending for ending in (STATE_RECORD, HEAD_RECORD) for key in keys]
+        return _records(self._keys(rows))
+
+    def different_records(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[bytes], np.ndarray | None]:
+        """As `records`, of each key once, and which of these keys each row has; None: each its own."""
+        keys = self._keys(rows)
+        different = dict.fromkeys(keys)
+        if len(different) == len(keys):
+            return _records(keys), None
+        number = dict(zip(different, range(len(different))))
+        return _records(number), np.array([number[key] for key in keys])
+
+    def _keys(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        return self._plain_keys(rows) or [self.encoded(row) for row in rows]
 
     def _plain_keys(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes] | None:
         """The keys of rows whose one part is taken as it is: a fifth of the time of looking at each; None where some needs a look."""
@@ -55,6 +66,10 @@ class KeyParts:
         except KeyError:
             return None
         return list(map(self.encode_part, parts)) if set(map(type, parts)) == {self.plain} else None
+
+
+def _records(keys: Iterable[bytes]) -> list[bytes]:
+    return [key + ending for ending in (STATE_RECORD, HEAD_RECORD) for key in keys]
 
 
 def _key_converter(column: str, kind: DataType) -> Callable[[Any], Any]:

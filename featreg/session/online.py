@@ -1,7 +1,7 @@
 """Read vectors from the online store: each view from the column groups that answer it, all of a set as of one instant of the store."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from featreg.session.serving import Features, Serving, groups_of, read_serving
 from featreg.session.store import open_store
 from featreg.session.tables import request_column
 from featreg.session.training_set import as_column
-from featreg.session.vectors import Answer, Vector, derived_answer
+from featreg.session.vectors import ColumnVectors, Derived, Place, Swept, Vector, Vectors, derived_from, no_vectors
 from featreg.stores.contract import Store
 from featreg.sweep.finish import Column, Derivation
 from featreg.sweep.warm import READ, compile_for
@@ -56,14 +56,14 @@ class OnlineReader:
 
     def read(
         self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], at: int | None, pin: str | None = None
-    ) -> Vector | list[Vector]:
+    ) -> Vector | Vectors:
         as_of = time.time_ns() // 1000 if at is None else at
         if not isinstance(keys, Mapping):
             keys = list(keys)
-            if not keys:
-                return []
         while True:
             reader = self.set_reader(name, pin)
+            if not keys and not isinstance(keys, Mapping):
+                return no_vectors(reader.set.columns)
             answer = reader.read_one(keys, as_of, self.stamp) if isinstance(keys, Mapping) else reader.read(keys, as_of, self.stamp)
             if answer is not None:
                 if self.serve_log is not None:
@@ -121,6 +121,11 @@ class SetReader:
         if self.set.derived:
             types = {name: kind.widened for name, kind in (*self.set.columns, *self.set.request)}
             self.derivation = Derivation(in_order(self.set), types)
+        self.places: dict[str, Place] = {}
+        before = 0
+        for reader in self.lookups:
+            self.places |= reader.places_from(before)
+            before += len(reader.groups)
         listed = tuple(name for lookup in self.lookups for _, name in lookup.lookup.features)
         derives = self.derivation is not None or any(lookup.derivation is not None for lookup in self.lookups)
         in_groups = any(len(lookup.groups) > 1 for lookup in self.lookups)
@@ -148,14 +153,14 @@ class SetReader:
             at += 4
         return vector
 
-    def read(self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None) -> list[Vector] | None:
+    def read(self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None) -> ColumnVectors | None:
         """The vectors of rows, same order; None when the store serves by another stamp: then nothing that was read counts."""
-        encoded: dict[KeyShape, list[bytes]] = {}
+        encoded: dict[KeyShape, tuple[list[bytes], np.ndarray | None]] = {}
         names: list[bytes] = []
         for lookup in self.lookups:
-            records = encoded.get(lookup.key.shape)
-            if records is None:
-                records = encoded[lookup.key.shape] = lookup.key.records(rows)
+            if lookup.key.shape not in encoded:
+                encoded[lookup.key.shape] = lookup.key.different_records(rows)
+            records, _ = encoded[lookup.key.shape]
             for group in lookup.groups:
                 names += [group.prefix + record for record in records]
         data, lengths = self.store.gather([*names, *self.metas])
@@ -167,42 +172,27 @@ class SetReader:
             return None
         words = np.frombuffer(data, np.int64, ends[0] >> 3)  # `gather` put nothing before that is no multiple of 8 long
         starts >>= 3
-        answers: dict[str, Answer] = {}
+        parts: list[Swept] = []
+        derived: dict[str, Derived] = {}
         columns: dict[str, Column] | None = {} if self.derivation is not None else None
+        codes: dict[str, np.ndarray] = {}
         cutoff: dict[str, int | None] = {}
         watermark: dict[str, int | None] = {}
         at, number = 0, 0
         for lookup in self.lookups:
+            records, index = encoded[lookup.key.shape]
             count = len(lookup.groups)
-            own = starts[at : at + 2 * len(rows) * count + 1]
-            answers |= lookup.read(metas[2 * number : 2 * (number + count)], words, own, as_of, columns)
+            own = starts[at : at + len(records) * count + 1]
+            swept = lookup.read(metas[2 * number : 2 * (number + count)], words, own, index, as_of)
+            parts += swept
+            lookup.derive(swept, len(rows), derived, columns, codes)
             cutoff[lookup.view.name], watermark[lookup.view.name] = lookup.cutoff, lookup.watermark
-            at, number = at + 2 * len(rows) * count, number + count
+            at, number = at + len(records) * count, number + count
         if columns is not None:
-            self._derive(rows, answers, columns)
+            self._derive(rows, columns, codes, derived)
         elif self.set.request:
             self._request(rows)
-        names_of = self.names
-        values_by_row = zip(*[answers[name][0] for name in names_of])
-        return [
-            Vector(dict(zip(names_of, values)), status, cutoff.copy(), watermark.copy())
-            for values, status in zip(values_by_row, self._status_by_row(answers))
-        ]
-
-    def _status_by_row(self, answers: dict[str, "Answer"]) -> Iterator[dict[str, str]]:
-        """Status by name, row by row.  Features of one window share a list: few kinds of row are made, the others are copies."""
-        lists: dict[int, list[str]] = {}
-        places = []
-        for name in self.names:
-            status = answers[name][1]
-            lists[id(status)] = status
-            places.append((name, list(lists).index(id(status))))
-        made: dict[tuple[str, ...], dict[str, str]] = {}
-        for row in zip(*lists.values()):
-            known = made.get(row)
-            if known is None:
-                known = made[row] = {name: row[place] for name, place in places}
-            yield known.copy()
+        return ColumnVectors(self.names, len(rows), parts, self.places, derived, cutoff, watermark)
 
     def _request(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
         columns = {}
@@ -217,11 +207,16 @@ class SetReader:
             columns[name] = as_column(request_column(pa.table({name: array}), name, kind, "the request"), kind)
         return columns
 
-    def _derive(self, rows: Sequence[Mapping[str, Any]], answers: dict[str, "Answer"], columns: dict[str, Column]) -> None:
+    def _derive(
+        self, rows: Sequence[Mapping[str, Any]], columns: dict[str, Column], codes: Mapping[str, np.ndarray], derived: dict[str, Derived]
+    ) -> None:
+        """Compute what the set derives.  columns, codes: values and statuses of what it derives from, request columns apart."""
         assert self.derivation is not None
-        derived = self.derivation.run(columns | self._request(rows), len(rows))
+        known = dict(codes)
+        found = self.derivation.run(columns | self._request(rows), len(rows))
         for name, typed in self.derivation.outputs:
-            answers[name] = derived_answer(derived[name], [answers[used][1] for used in typed.columns if used in answers], len(rows))
+            derived[name] = derived_from(found[name], [known[used] for used in typed.columns if used in known])
+            known[name] = derived[name].codes
 
 
 class LookupReader:
@@ -243,6 +238,8 @@ class LookupReader:
             if mine:
                 self.groups.append(GroupReader(view, group, aggregates(group.ids), mine, stale_after))
                 called = {one: names for one, names in called.items() if one not in mine}
+        where = {one: (i, *place) for i, group in enumerate(self.groups) for one, place in group.places.items()}
+        self.places = {name: Place(*where[one]) for name, one in self.aggregates.items()}
         derived = [(name, features[name].derived) for name in wanted if features[name].derived is not None]
         self.derivation = Derivation(derived, {name: features[name].type.widened for name in wanted}) if derived else None  # type: ignore[arg-type]
         self.cutoff: int | None = None
@@ -253,32 +250,50 @@ class LookupReader:
         group, (state, head) = self.groups[0], records
         return *group.records, group.prefix + state, group.prefix + head
 
+    def places_from(self, first: int) -> dict[str, Place]:
+        """Where what is aggregated is, by its name in the set, when the view's groups are numbered from `first` on."""
+        return {
+            name: self.places[feature]._replace(part=first + self.places[feature].part)
+            for feature, name in self.lookup.features
+            if feature in self.places
+        }
+
     def stored_states(self, store: Store) -> list[ViewState]:
         """What the store knows of each group now."""
         stored = iter(store.get([key for group in self.groups for key in group.records]))
         return [group.state(run, fed) for group, run, fed in zip(self.groups, stored, stored)]
 
     def read(
-        self, stored: Sequence[bytes], words: np.ndarray, starts: np.ndarray, as_of: int, columns: dict[str, Column] | None
-    ) -> dict[str, Answer]:
-        """Answers by name in the set, for each of m rows; `columns`, when given, gets what features are derived from.
+        self, stored: Sequence[bytes], words: np.ndarray, starts: np.ndarray, index: np.ndarray | None, as_of: int
+    ) -> list[Swept]:
+        """What each group answers, for each of m keys, or of the rows of `index`: which key each has.
 
-        stored: each group's own two records · starts [2 m groups + 1]: where in `words` the records of all rows begin, group by group.
+        stored: each group's own two records · starts [2 m groups + 1]: where in `words` the records of all keys begin, group by group.
         """
         span = (len(starts) - 1) // max(1, len(self.groups))
-        by_id: dict[str, Answer] = {}
-        for i, group in enumerate(self.groups):
-            by_id |= group.read(stored[2 * i], stored[2 * i + 1], words, starts[i * span : (i + 1) * span + 1], as_of)
+        swept = [
+            group.read(stored[2 * i], stored[2 * i + 1], words, starts[i * span : (i + 1) * span + 1], index, as_of)
+            for i, group in enumerate(self.groups)
+        ]
         self.cutoff, self.watermark = earliest(group.cutoff for group in self.groups), earliest(group.watermark for group in self.groups)
-        answers = {name: by_id[one] for name, one in self.aggregates.items()}
-        if columns is not None or self.derivation is not None:
-            found = {one: column for group in self.groups for one, column in group.columns().items()}
-            of_view = {name: found[one] for name, one in self.aggregates.items()}
-            if self.derivation is not None:
-                rows = span >> 1
-                of_view |= self.derivation.run(of_view, rows)
-                for name, typed in self.derivation.outputs:
-                    answers[name] = derived_answer(of_view[name], [answers[used][1] for used in typed.columns], rows)
-            if columns is not None:
-                columns |= {name: of_view[feature] for feature, name in self.lookup.features}
-        return {name: answers[feature] for feature, name in self.lookup.features}
+        return swept
+
+    def derive(
+        self, swept: Sequence[Swept], rows: int, derived: dict[str, Derived], columns: dict[str, Column] | None,
+        codes: dict[str, np.ndarray],
+    ) -> None:  # fmt: skip
+        """Compute what the view derives from what was read.  columns, codes: get, when wanted, what the set derives from."""
+        if self.derivation is None and columns is None:
+            return
+        of_view = {name: swept[part].column(column) for name, (part, column, _) in self.places.items()}
+        known = {name: swept[part].codes(column, presence) for name, (part, column, presence) in self.places.items()}
+        if self.derivation is not None:
+            of_view |= self.derivation.run(of_view, rows)
+            found = {}
+            for name, typed in self.derivation.outputs:
+                found[name] = derived_from(of_view[name], [known[used] for used in typed.columns])
+                known[name] = found[name].codes
+            derived |= {name: found[feature] for feature, name in self.lookup.features if feature in found}
+        if columns is not None:
+            columns |= {name: of_view[feature] for feature, name in self.lookup.features}
+            codes |= {name: known[feature] for feature, name in self.lookup.features}

@@ -13,6 +13,7 @@ from featreg.compile import CompiledSet
 from featreg.errors import UsageError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState
+from featreg.session.answer import Vectors
 from featreg.session.keys import HEAD_RECORD
 from featreg.session.sources import SourceFinder
 from featreg.session.tables import spine_of_rows
@@ -21,7 +22,6 @@ from featreg.stores.codec import key_decoder
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
-    from featreg.session.vectors import Vector
 
 _MOST_EXAMPLES = 10
 _AT = "featreg_as_of"
@@ -93,8 +93,9 @@ def compare(
     rows = _sampled(set_reader, reader.store, compiled, sample, random.Random(seed))
     if not rows:
         return Parity(name, as_of, 0, 0, 0, 0, {}, {}, ())
-    vectors = reader.read(name, rows, as_of)
-    assert isinstance(vectors, list)
+    answer = reader.read(name, rows, as_of)
+    assert isinstance(answer, Vectors)
+    vectors = answer.to_arrow()
     spine = spine_of_rows(compiled, registry.applied().compiled.views, rows, [as_of] * len(rows), _AT)
     offline = registry.training_set(name, spine, time=_AT, known_at=watermark, progress=progress).to_arrow()
     found = _differences(compiled, rows, vectors, offline)
@@ -127,14 +128,14 @@ def _common_watermark(states: Mapping[str, list[ViewState]], replay: int | None)
 
 
 def _differences(
-    compiled: CompiledSet, rows: list[dict[str, Any]], vectors: "list[Vector]", offline: pa.Table
+    compiled: CompiledSet, rows: list[dict[str, Any]], vectors: pa.Table, offline: pa.Table
 ) -> list[tuple[tuple[str, int], Difference]]:
     """((feature, row), the difference), by feature in declared order, then by row."""
     return [
-        ((feature, row), Difference(feature, rows[row], vectors[row].values[feature], wanted))
+        ((feature, row), Difference(feature, rows[row], found, wanted))
         for feature, _ in compiled.columns
-        for row, wanted in enumerate(offline[feature].to_pylist())
-        if not same_bits(vectors[row].values[feature], wanted)
+        for row, (found, wanted) in enumerate(zip(vectors[feature].to_pylist(), offline[feature].to_pylist(), strict=True))
+        if not same_bits(found, wanted)
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from featreg.compile import Compiled, CompiledFeature, CompiledView, compile_definitions
 from featreg.compile.difference import State
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from featreg.engines.duckdb import DuckDB
     from featreg.engines.spark import Spark
     from featreg.registry.kept import KeptSnapshot, KeptTrainingSet
+    from featreg.session.answer import Vector, Vectors
     from featreg.session.changes import Life, Plan
     from featreg.session.cleanup import Garbage
     from featreg.session.coverage import Named
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from featreg.session.run_rows import Sort
     from featreg.session.snapshots import Taken
     from featreg.session.training_set import TrainingSet
-    from featreg.session.vectors import Vector
     from featreg.session.verify import Difference, Verified
     from featreg.stores.contract import Store
 
@@ -523,10 +523,14 @@ class Registry:
                     found[f"{view.name}@{pin.name}"] = replace(view, name=f"{view.name}@{pin.name}")
         return found
 
+    @overload
+    def online(self, name: str, keys: Mapping[str, Any], *, at: Instant | None = None, pin: str | None = None) -> "Vector": ...
+    @overload
+    def online(self, name: str, keys: Sequence[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None) -> "Vectors": ...
     def online(
         self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, at: Instant | None = None, pin: str | None = None
-    ) -> "Vector | list[Vector]":
-        """What serving answers for one key (a vector) or for many (a list, same order).
+    ) -> "Vector | Vectors":
+        """What serving answers for one key (a vector) or for many: a sequence of vectors in their order, which has them as columns too.
 
         keys: entity keys and request columns by name.  at: another instant than now.  pin: a model's versions, not the applied ones.
         A set whose new versions are not filled yet is answered by those before, until `materialize` has filled them.

@@ -49,9 +49,10 @@ class ServeLog:
         key_columns = list(dict.fromkeys(column for lookup in reader.lookups for column in lookup.key.columns))
         wanted = [*key_columns, *(name for name, _ in reader.set.request)]
         held: dict[str, Any] | None = None
-        for row, vector in zip(rows, vectors):
-            if not is_sampled({column: row[column] for column in key_columns}, self.share):
-                continue
+        chosen = [at for at, row in enumerate(rows) if is_sampled({column: row[column] for column in key_columns}, self.share)]
+        is_few = 8 * len(chosen) < len(rows)
+        for at in chosen:
+            row, vector = rows[at], vectors[at : at + 1][0] if is_few else vectors[at]  # few are made alone
             held = held or {lookup.view.name: _held(lookup) for lookup in reader.lookups}
             views = {
                 name: {"cutoff": vector.cutoff[name], "watermark": vector.watermark[name], **of_view} for name, of_view in held.items()

@@ -18,7 +18,16 @@ from featreg.algebra.ranked import run_ranked
 from featreg.algebra.schedule import GROUP_FIRST_SLOT, GROUP_HOP, GROUP_SLOTS, SLOT_KIND
 from featreg.algebra.sums import run_integer_sums, run_sums
 from featreg.algebra.tally import run_tally
-from featreg.sweep.cursor import CURSOR_GROUP, CURSOR_OP, CURSOR_OPS, CURSOR_ROW, CURSOR_ROWS, CURSOR_SLOT
+from featreg.sweep.cursor import (
+    CURSOR_BEHIND,
+    CURSOR_FIRST,
+    CURSOR_GROUP,
+    CURSOR_OP,
+    CURSOR_OPS,
+    CURSOR_ROW,
+    CURSOR_ROWS,
+    CURSOR_SLOT,
+)
 from featreg.sweep.head import lay_out_rows, rows_of
 from featreg.sweep.keep import READY, load_keys
 from featreg.sweep.spans import write_spans
@@ -36,6 +45,7 @@ KERNELS = {
     s.SPANS: write_spans,
 }
 DONE, NEEDS_ROOM = range(2)
+AT_HAND = np.int64(1 << 14)  # words of stored values that a read takes at once
 SHORT = 16  # `answer` gives 16 + what `load_keys` or `lay_out_rows` lacked room for
 
 
@@ -83,23 +93,37 @@ def advance(frame):
 
 
 @njit(**ENTRY)
-def answer(frame, words, starts, heads, head_starts, more, cutoffs):
-    """Read m keys at their cutoffs: take their states, bring the head rows below each cutoff, then its one spine row.
+def answer(frame, words, starts, heads, head_starts, more, cutoffs, first):
+    """Read m keys from key `first` on: take the states, bring the head rows below each key's cutoff, then its one spine row.
 
     words, heads: the stored values one behind another, key k from `starts[k]` to `starts[k + 1]` · more [m]: room to count rows in.
-    Returns as `advance` does, or SHORT + what there was too little room for, and then nothing counts.
+    Some keys at a time, as many as `carried` and a core's cache hold: so the room that a read takes is bounded, and near.
+    Returns as `advance` does, or SHORT + what there was too little room for, and then nothing counts of the keys at hand: those from
+    CURSOR_FIRST to CURSOR_BEHIND; those before are answered.
     """
     program, chunk, state = bundles(frame)
-    for k in range(more.shape[0]):
-        more[k] = rows_of(heads, head_starts, k)
-    short = load_keys(program, state, words, starts, more)
-    if short != READY:
-        return SHORT + short
-    rows = lay_out_rows(heads, head_starts, cutoffs, chunk)
-    if rows < 0:
-        return SHORT
-    cursor = state.cursor
-    for i in range(cursor.shape[0]):
-        cursor[i] = 0
-    cursor[CURSOR_ROWS] = rows
-    return advance(frame)
+    cursor, m, most = state.cursor, cutoffs.shape[0], state.carried.shape[0]
+    while first < m:
+        behind, size = first, np.int64(0)
+        while behind < m and behind - first < most and (size < AT_HAND or behind == first):
+            more[behind] = rows_of(heads, head_starts, behind)
+            size += starts[behind + 1] - starts[behind] + head_starts[behind + 1] - head_starts[behind]
+            behind += 1
+        for i in range(cursor.shape[0]):
+            cursor[i] = 0
+        cursor[CURSOR_FIRST], cursor[CURSOR_BEHIND] = first, behind
+        short = load_keys(program, state, words, starts[first : behind + 1], more[first:behind])
+        if short != READY:
+            return SHORT + short
+        rows = lay_out_rows(heads, head_starts[first : behind + 1], cutoffs[first:behind], chunk)
+        if rows < 0:
+            return SHORT
+        if first > 0:
+            for row in range(rows):
+                if chunk.spine_row[row] >= 0:
+                    chunk.spine_row[row] += first
+        cursor[CURSOR_ROWS] = rows
+        if advance(frame) != DONE:
+            return NEEDS_ROOM
+        first = behind
+    return DONE

@@ -8,14 +8,16 @@ import numpy as np
 from featreg.algebra import schedule as s
 from featreg.algebra.frame import frame_of
 from featreg.compile.program import SweepProgram
-from featreg.sweep.execute import SHORT, answer
+from featreg.sweep.cursor import CURSOR_BEHIND, CURSOR_FIRST
+from featreg.sweep.execute import DONE, SHORT, answer
 from featreg.sweep.head import HEAD_VALUES, count_rows, head_rows, lay_out_rows, pack_heads
 from featreg.sweep.keep import AT_RUN, AT_S, READY, SHORT_HEAP, SHORT_RECORDS, SHORT_TEXT, SHORT_TILES, TEXT_COPIES, dump_keys, load_keys
 from featreg.sweep.stream import shifts
 from featreg.sweep.sweeper import Results, Sweeper
 from featreg.sweep.tiles import STATE_CAPACITY, STATE_FREE_BASE
 
-_NONE = np.zeros(0, np.int64)
+_NONE, _NO_TEXT = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+KEYS_AT_HAND = 64  # that a read takes at once
 _S_AND_RUN = Struct("=qq")
 assert AT_RUN == AT_S + 1
 
@@ -51,7 +53,6 @@ class KeptSweeper(Sweeper):
         self.heap, self.text = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.uint8)
         self.out_heap, self.out_text = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.uint8)
         self.chunk_rows, self.chunk_text = 64, 1 << 10
-        self.cutoffs = np.empty(1, np.int64)
         self.one = np.zeros((4, 2), np.int64)
         self.one_starts, self.one_head_starts, self.one_more, self.one_cutoff = self.one[0], self.one[1], self.one[2, :1], self.one[3, :1]
         self.frame, self.at_frame = np.zeros(0, np.int64), 0
@@ -89,7 +90,7 @@ class KeptSweeper(Sweeper):
         self._allocate()
 
     def _keys(self, count: int) -> None:
-        if len(self.carried) != count:
+        if len(self.carried) < count:
             self.carried = np.zeros((count, len(self.tables.shifts), 3), np.int64)
             self.kept_state = self.state()
 
@@ -108,28 +109,33 @@ class KeptSweeper(Sweeper):
     def read_keys(self, words: np.ndarray, starts: np.ndarray, head_starts: np.ndarray, cutoff: int) -> Results:
         """Read m keys, all at one cutoff: state k is `words[starts[k]:starts[k + 1]]`, head k the same of `head_starts`."""
         m = len(starts) - 1
-        if len(self.cutoffs) != m:
-            self.cutoffs = np.empty(m, np.int64)
-        self.cutoffs[:] = cutoff
-        return self.read(words, starts, words, head_starts, self.cutoffs)
+        return self.read(words, starts, words, head_starts, np.full(m, cutoff, np.int64))
 
     def read(self, words: np.ndarray, starts: np.ndarray, heads: np.ndarray, head_starts: np.ndarray, cutoffs: np.ndarray) -> Results:
-        """Results [columns, m] for m keys at their cutoffs; they are overwritten by the next read."""
+        """Results [columns, m or more] for m keys at their cutoffs; they are overwritten by the next read."""
         m = len(cutoffs)
-        if self.results.words.shape != (len(self.program.columns), m):
-            self.results = Results(len(self.program.columns), m)
+        if self.results.words.shape[1] < m:
+            self.results = Results(len(self.program.columns), 1 << (m - 1).bit_length())
             self.kept_state = self.state()
-        self._keys(m)
+        self._keys(min(m, KEYS_AT_HAND))
         more = self.one_more if m == 1 else np.empty(m, np.int64)
         self.tops[s.TOP_OUT_HEAP] = self.tops[s.TOP_OUT_TEXT] = 0
-        status = answer(self._frame(), words, starts, heads, head_starts, more, cutoffs)
-        while status >= SHORT:
-            self._enlarge(status - SHORT)
-            status = answer(self._frame(), words, starts, heads, head_starts, more, cutoffs)
-        if status:
-            self.finish(self.chunk, status)
-            self.kept_state = self.state()
+        status = answer(self._frame(), words, starts, heads, head_starts, more, cutoffs, 0)
+        while status != DONE:
+            if status >= SHORT:
+                first = int(self.cursor[CURSOR_FIRST])
+                self._enlarge(status - SHORT)
+            else:
+                first = int(self.cursor[CURSOR_BEHIND])
+                self.finish(self.chunk, status)
+                self.kept_state = self.state()
+            status = answer(self._frame(), words, starts, heads, head_starts, more, cutoffs, first)
         return self.results
+
+    def pools(self) -> tuple[np.ndarray, np.ndarray]:
+        """What lists and texts of the last results point into: a copy."""
+        items, text = int(self.tops[s.TOP_OUT_HEAP]), int(self.tops[s.TOP_OUT_TEXT])
+        return self.out_heap[:items].copy() if items else _NONE, self.out_text[:text].copy() if text else _NO_TEXT
 
     def _frame(self) -> int:
         """The address of the frame that the kernels work on, which is made anew when an array was replaced."""

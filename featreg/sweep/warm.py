@@ -23,7 +23,7 @@ from featreg.sweep.keep import dump_keys, load_keys
 _WORD, _COUNTS = types.int64, types.Array(types.int64, 2, "C")
 _ENTRIES = {
     "advance": (advance, (_WORD,)),
-    "answer": (answer, (_WORD, ROW, ROW, ROW, ROW, ROW, ROW)),
+    "answer": (answer, (_WORD, ROW, ROW, ROW, ROW, ROW, ROW, _WORD)),
     "load_keys": (load_keys, (PROGRAM, STATE, ROW, ROW, ROW)),
     "dump_keys": (dump_keys, (PROGRAM, STATE, _WORD, _WORD, _WORD, _WORD, ROW, ROW)),
     "lay_out_rows": (lay_out_rows, (ROW, ROW, ROW, CHUNK)),

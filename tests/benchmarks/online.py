@@ -2,6 +2,9 @@
 
     python -m tests.benchmarks.online --events 10_000_000
 
+Of 100 keys drawn so a third are there already, and cost nothing; "unlike" are 100 that are not.  A read of many answers columns:
+timed are the call, the call and `to_arrow`, and the call and every vector made, with its dicts of values and of statuses.
+
 20 features of two views: (count, sum, avg, max, last) over 1h and 7d; keys drawn as events are.  With --varchar
 the last value is text and a count_distinct is added.
 """
@@ -82,7 +85,21 @@ def run(events: int, varchar: bool, window: str) -> None:
             drawn = np.random.default_rng(1).choice(users, 20_000)
             _time("one key", lambda i: registry.online("bench", {"user_id": int(drawn[i])}, at=ends[1]), 10_000)
             keys = [{"user_id": int(user)} for user in drawn]
-            _time("100 keys", lambda i: registry.online("bench", keys[100 * (i % 150) : 100 * (i % 150) + 100], at=ends[1]), 500)
+            hundreds = [keys[begin : begin + 100] for begin in range(0, 15_000, 100)]
+            unlike = [[{"user_id": int(user)} for user in some] for some in different(drawn)]
+            for what, asked in (("100 keys", hundreds), ("100 unlike", unlike)):
+                _time(what, lambda i, asked=asked: registry.online("bench", asked[i % len(asked)], at=ends[1]), 500)
+                _time(" … to_arrow", lambda i, asked=asked: registry.online("bench", asked[i % len(asked)], at=ends[1]).to_arrow(), 500)
+                _time(" … as dicts", lambda i, asked=asked: list(registry.online("bench", asked[i % len(asked)], at=ends[1])), 500)
+
+
+def different(drawn: np.ndarray) -> list[np.ndarray]:
+    """Hundreds of users, none twice in one: each the first hundred of some that were drawn."""
+    found = []
+    for begin in range(0, len(drawn) - 400, 200):
+        some = drawn[begin : begin + 400]
+        found.append(some[np.sort(np.unique(some, return_index=True)[1])[:100]])
+    return [some for some in found if len(some) == 100]
 
 
 def _warm(root: Path, varchar: bool) -> None:

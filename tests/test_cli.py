@@ -176,6 +176,18 @@ def test_check_tells_every_problem_at_once_with_its_place(shop, capsys):
     assert all(problem["line"] for problem in problems)
 
 
+def test_a_set_of_a_broken_view_is_checked_as_far_as_it_goes(shop, capsys):
+    """Two features of one name are told beside the mistake of a view; what would be derived of that view is no mistake."""
+    spec = shop / "features" / "example.py"
+    spec.write_text(
+        spec.read_text().replace('"amount")', '"amonut")')
+        + 'other = FeatureView(name="other", entity=customer, source=orders, features={"orders": agg.count().over("1d")})\n'
+        + 'two = FeatureSet(name="two", features=[customer_orders.all(), other.all(), other.all()])\n'
+    )
+    problems = document(capsys, "check", code=1)["error"]["problems"]
+    assert {problem["subject"] for problem in problems} == {"customer_orders.spent", "two.orders_1d"}
+
+
 def test_check_warns_of_a_date_that_is_read_in_its_own_morning(shop, capsys):
     """Neither a delay of a day nor a column that says when: a warning with the remedy; with one, none."""
     spec = shop / "features" / "example.py"

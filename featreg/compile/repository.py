@@ -29,9 +29,7 @@ def compile_definitions(definitions: Definitions, known: Mapping[str, CompiledVi
     broken = set(definitions.views) - set(views)
     sets = {}
     for name, feature_set in definitions.sets.items():
-        if any(selection.view in broken for selection in feature_set.features):
-            continue
-        compiled_set = compile_set(feature_set, views, definitions.place, problems.append)
+        compiled_set = compile_set(feature_set, views, broken, definitions.place, problems.append)
         if compiled_set is not None:
             sets[name] = compiled_set
     if problems:

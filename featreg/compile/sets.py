@@ -1,6 +1,6 @@
 """Resolve a feature set: which view answers what, under which name, and what is derived from it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledSet, CompiledView, Lookup
@@ -14,9 +14,16 @@ Place = Callable[..., tuple[str, int] | None]
 
 
 def compile_set(
-    feature_set: FeatureSet, views: Mapping[str, CompiledView], place: Place, report: Callable[[Problem], None]
+    feature_set: FeatureSet,
+    views: Mapping[str, CompiledView],
+    broken: Collection[str],
+    place: Place,
+    report: Callable[[Problem], None],
 ) -> CompiledSet | None:
-    """Compile one set; problems go to `report`, and then there is no set."""
+    """Compile one set; problems go to `report`, and then there is no set.
+
+    broken: views with problems of their own.  A set of one of them is checked as far as it goes without, and there is none.
+    """
     problems: list[Problem] = []
 
     def fail(message: str, hint: str | None = None, part: str | None = None) -> None:
@@ -25,18 +32,21 @@ def compile_set(
 
     chosen: list[tuple[str, tuple[str, ...], str, str]] = []  # view, spine columns, feature, name in the set
     for selection in feature_set.features:
+        if selection.view in broken:
+            continue
         if selection.view not in views:
-            fail(f"there is no view '{selection.view}'.", did_you_mean(selection.view, views, "Views are"))
+            fail(f"there is no view '{selection.view}'.", did_you_mean(selection.view, [*views, *broken], "Views are"))
             continue
         chosen += _chosen(selection, views[selection.view], fail)
     types = {name: views[view].by_name[feature].type for view, _, feature, name in chosen}
     ids = {name: views[view].by_name[feature].id for view, _, feature, name in chosen}
     _refuse_collisions(feature_set, chosen, fail)
     request = feature_set.request
-    derived = _derive(feature_set, types | dict(request), ids, fail)
+    is_whole = not any(selection.view in broken for selection in feature_set.features)
+    derived = _derive(feature_set, types | dict(request), ids, fail) if is_whole else ()
     for problem in problems:
         report(problem)
-    if problems:
+    if problems or not is_whole:
         return None
     grouped: dict[tuple[str, tuple[str, ...]], list[tuple[str, str]]] = {}
     for view, columns, feature, name in chosen:

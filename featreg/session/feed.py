@@ -21,7 +21,7 @@ from featreg.instants import NEVER
 from featreg.plan.groups import Group, group_view
 from featreg.plan.online import ViewState, plan_push, view_state
 from featreg.registry.pushed import START, Position, Pushed
-from featreg.session.key_writer import KeyWriter
+from featreg.session.key_writer import Change, KeyWriter
 from featreg.session.keys import meta_key, pushed_key
 from featreg.session.profile import Profile
 from featreg.session.pushed_rows import rows_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TABLE = "featreg_pushed"
 _Put = tuple[bytes, bytes]
+_Laid = tuple[list[bytes], Chunk]
 _MOST_LOOKS = 1000  # how often a push looks again because a materialize was at the same keys
 
 
@@ -134,36 +135,43 @@ class Feed:
         fed = self._ready(table)
         laid: dict[tuple[int, int], list[tuple[list[bytes], Chunk]]] = {}
         for _ in range(_MOST_LOOKS):
-            puts, expect = list(extra), dict[bytes, bytes | None]()
             seen = self.store.instant()
-            states = self.store.get([key for one in fed for key in (one.meta, one.pushed)])
-            for number, one in enumerate(fed):
-                meta, pushed = states[2 * number], states[2 * number + 1]
-                run, state = view_state(meta), fed_state(pushed)
-                if not self._takes_rows(run, meta, state):
-                    continue
-                state = state or FedState(alone=meta is None)
-                first = next((n for n, record in enumerate(records) if record.position > state.position), len(records))
-                if first == len(records):
-                    continue
-                if (number, first) not in laid:
-                    laid[number, first] = self._laid_out(one, table.slice(sum(record.rows.num_rows for record in records[:first])))
-                after = self._after(state, run, records[first:])
-                one.writer.s = after.s
-                since = _batched(run) if self.gives_way else None
-                for names, chunk in laid[number, first]:
-                    change = one.writer.change(*_since(names, chunk, since))
-                    puts += change.puts
-                    expect |= change.expect
-                puts.append((one.pushed, stored_fed(after)))
-                expect |= {one.meta: meta, one.pushed: pushed}
             try:
-                if puts:
-                    self.store.write(puts, (), expect, seen)
+                change = self._change(fed, table, records, laid)
+                if change.puts or extra:
+                    self.store.write([*extra, *change.puts], change.deletes, change.expect, seen)
                 return
             except StoreConflict:  # a run was at these keys
                 continue
         raise StoreConflict(b"", None, None)
+
+    def _change(self, fed: Sequence[_Fed], table: pa.Table, records: Sequence[Pushed], laid: dict[tuple[int, int], list[_Laid]]) -> Change:
+        """What bringing the records does, as the store is now.  laid: rows as they were laid out, by view and the first record it lacks."""
+        whole = Change([], [], {}, 0, 0, 0)
+        puts, deletes, expect = whole.puts, whole.deletes, whole.expect
+        states = self.store.get([key for one in fed for key in (one.meta, one.pushed)])
+        for number, one in enumerate(fed):
+            meta, pushed = states[2 * number], states[2 * number + 1]
+            run, state = view_state(meta), fed_state(pushed)
+            if not self._takes_rows(run, meta, state):
+                continue
+            state = state or FedState(alone=meta is None)
+            first = next((n for n, record in enumerate(records) if record.position > state.position), len(records))
+            if first == len(records):
+                continue
+            if (number, first) not in laid:
+                laid[number, first] = self._laid_out(one, table.slice(sum(record.rows.num_rows for record in records[:first])))
+            after = self._after(state, run, records[first:])
+            one.writer.s, one.writer.soon = after.s, after.newest
+            since = _batched(run) if self.gives_way else None
+            for names, chunk in laid[number, first]:
+                change = one.writer.change(*_since(names, chunk, since))
+                puts += change.puts
+                deletes += change.deletes
+                expect |= change.expect
+            puts.append((one.pushed, stored_fed(after)))
+            expect |= {one.meta: meta, one.pushed: pushed}
+        return whole
 
     def waiting(self) -> Position | None:
         """The earliest position up to which a view has the log; None when no view takes rows."""
@@ -211,7 +219,7 @@ class Feed:
         writer = KeyWriter(self.store, target.space, target.view, build_program(target.view), NEVER, None, {})
         return _Fed(meta_key(target.space), pushed_key(target.space), sql, event_is_visible, writer)
 
-    def _laid_out(self, one: _Fed, table: pa.Table) -> list[tuple[list[bytes], Chunk]]:
+    def _laid_out(self, one: _Fed, table: pa.Table) -> list[_Laid]:
         rows = self.warm.ask(one.sql, TABLE, table).combine_chunks()
         return [laid for batch in rows.to_batches() for laid in one.writer.laid_out(batch, one.event_is_visible)]
 

@@ -18,6 +18,10 @@ from featreg.sweep.finish import Column
 from featreg.sweep.kept import KeptSweeper, newest_s, state_of
 
 
+class TooEarly(RefusedError):
+    """An instant that is before the S of a view, or of the state of a key: of a busy key its pieces are read then."""
+
+
 class GroupReader:
     """Some features of a view, from the group that has them.
 
@@ -135,9 +139,9 @@ class GroupReader:
             raise self._too_early(state.s, as_of)
         return cutoff, stale
 
-    def _too_early(self, s: int, as_of: int) -> RefusedError:
+    def _too_early(self, s: int, as_of: int) -> "TooEarly":
         earliest = s + self.view.cadence.delay
-        return RefusedError(
+        return TooEarly(
             f"view '{self.view.name}' can no longer answer as of {format_instant(as_of)}; the earliest is {format_instant(earliest)}.\n"
             f"  Ask training_set(…) for the past, or raise [online] replay to keep more of it."
         )

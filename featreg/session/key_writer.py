@@ -4,7 +4,8 @@ A key has two records.  Its *head* holds rows as they are and is written each ti
 *state* holds tiles, is some times larger, and is written when the head has more than
 FOLD_ROWS rows that can be folded, and they are more than a FOLD_SHARE-th of it.  So a
 write costs its rows, whatever the key has behind it, and a key's bytes depend on its
-live tiles and its head, never on how often it was written.
+live tiles and its head, never on how often it was written.  A head of many rows that
+reads of the past still want is closed into pieces (see `busy_keys`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ import pyarrow as pa
 from featreg.algebra.schedule import Chunk
 from featreg.compile import CompiledView
 from featreg.compile.program import SweepProgram
+from featreg.session import busy_keys
+from featreg.session.busy_keys import BusyKeys, some_keys
 from featreg.session.keys import HEAD_RECORD, STATE_RECORD, key_prefix
 from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store, StoreConflict
@@ -33,10 +36,11 @@ _Put = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class Change:
-    """What a write does to some keys: what it puts, and what must still be there when it does."""
+    """What a write does to some keys: what it puts and deletes, and what must still be there when it does."""
 
     puts: list[_Put]
-    expect: Mapping[bytes, bytes | None]
+    deletes: list[bytes]
+    expect: dict[bytes, bytes | None]
     rows: int
     keys: int
     late_rows: int
@@ -45,7 +49,8 @@ class Change:
 class KeyWriter:
     """Writes rows of one space.
 
-    s: rows visible before it may be folded; no read before it is answered afterwards.  run: what this write is called;
+    s: rows visible before it may be folded; no read before it is answered afterwards.  soon: rows visible before it may be
+    folded where their key is busy, for few reads are as of an instant before it; None makes no key busy.  run: what this write is called;
     a key that has its name is passed over, so that a write that was cut off can be done again; None for rows that come
     with their own mark of what was done.  expect: what must be in the store for this write to go on.
     watermark: rows visible before it are counted as late.
@@ -66,6 +71,7 @@ class KeyWriter:
     ):
         self.store, self.prefix, self.s, self.run = store, key_prefix(space), s, run
         self.expect, self.watermark, self.replaces = expect, watermark, replaces
+        self.soon: int | None = None
         self.key_types = tuple(kind for _, kind in view.key)
         self.input_types = tuple(item.type for item in program.inputs)
         self.encode = key_encoder(self.key_types)
@@ -127,7 +133,7 @@ class KeyWriter:
         change = self.change(names, chunk)
         if not change.puts:
             return 0.0
-        seconds = self.store.write(change.puts, (), {**self.expect, **change.expect})
+        seconds = self.store.write(change.puts, change.deletes, {**self.expect, **change.expect})
         self.rows += change.rows
         self.late_rows += change.late_rows
         self.keys += change.keys
@@ -142,41 +148,49 @@ class KeyWriter:
         if self.run is not None:
             todo = np.flatnonzero(runs != self.run)
             if len(todo) < len(names):
-                chunk = _some_keys(chunk, todo, len(names))
+                chunk = some_keys(chunk, todo, len(names))
                 names, heads = [names[i] for i in todo], [heads[i] for i in todo]
                 words, starts = joined(heads)
             runs = np.full(len(names), self.run, np.int64)
         if len(names) == 0:
-            return Change([], {}, 0, 0, 0)
+            return Change([], [], {}, 0, 0, 0)
         expect: dict[bytes, bytes | None] = {name + HEAD_RECORD: head for name, head in zip(names, heads)}
         late = 0 if self.watermark is None else int(np.count_nonzero(chunk.instant < self.watermark))
-        puts = self._changed(names, heads, words, starts, runs, chunk, expect)
-        return Change(puts, expect, len(chunk.key_index), len(names), late)
+        puts, deletes = self._changed(names, heads, words, starts, runs, chunk, expect)
+        return Change(puts, deletes, expect, len(chunk.key_index), len(names), late)
 
     def _changed(
         self, names: list[bytes], heads: Sequence[bytes | None], words: np.ndarray, starts: np.ndarray, runs: np.ndarray, chunk: Chunk,
         expect: dict[bytes, bytes | None],
-    ) -> list[_Put]:  # fmt: skip
+    ) -> tuple[list[_Put], list[bytes]]:  # fmt: skip
         """The records of keys with their rows: most heads only grow; those of which enough can be folded are taken apart."""
         count = len(names)
         if self.replaces is not None:
             taken = np.ones(count, bool)
         else:
-            rows, before = head_counts(words, starts, self.s)
-            rows += np.bincount(chunk.key_index, minlength=count)
-            before += np.bincount(chunk.key_index[chunk.instant < self.s], minlength=count)
+            rows, before = self._counts(words, starts, chunk, self.s)
             taken = _folds(before, rows)
+            if self.soon is not None and rows.max(initial=0) > busy_keys.CLOSE_ROWS:
+                taken |= self._counts(words, starts, chunk, self.soon)[1] > busy_keys.CLOSE_ROWS
         apart = np.flatnonzero(taken).tolist()
         if len(apart) == 0:
-            return self._grown(names, words, np.stack((starts[:-1], starts[1:])), runs, chunk)
-        puts: list[_Put] = []
+            return self._grown(names, words, np.stack((starts[:-1], starts[1:])), runs, chunk), []
+        grown: list[_Put] = []
         if len(apart) < count:
             grow = np.flatnonzero(~taken).tolist()
             spans = np.stack((starts[:-1][grow], starts[1:][grow]))
-            puts = self._grown([names[i] for i in grow], words, spans, runs[grow], _some_keys(chunk, grow, count))
+            grown = self._grown([names[i] for i in grow], words, spans, runs[grow], some_keys(chunk, grow, count))
             names, (words, starts) = [names[i] for i in apart], joined([heads[i] for i in apart])
-            chunk, runs = _some_keys(chunk, apart, count), runs[apart]
-        return puts + self._apart(names, words, starts, runs, chunk, expect)
+            chunk, runs = some_keys(chunk, apart, count), runs[apart]
+        puts, deletes = self._apart(names, words, starts, runs, chunk, expect)
+        return grown + puts, deletes
+
+    def _counts(self, words: np.ndarray, starts: np.ndarray, chunk: Chunk, before: int) -> np.ndarray:
+        """[2, keys]: rows of heads and of a chunk together, and those visible before an instant."""
+        counts = head_counts(words, starts, before)
+        counts[0] += np.bincount(chunk.key_index, minlength=len(starts) - 1)
+        counts[1] += np.bincount(chunk.key_index[chunk.instant < before], minlength=len(starts) - 1)
+        return counts
 
     def _grown(self, names: list[bytes], words: np.ndarray, spans: np.ndarray, runs: np.ndarray, chunk: Chunk) -> list[_Put]:
         """Heads with new rows behind theirs."""
@@ -185,36 +199,47 @@ class KeyWriter:
 
     def _apart(
         self, names: list[bytes], words: np.ndarray, starts: np.ndarray, runs: np.ndarray, chunk: Chunk, expect: dict[bytes, bytes | None]
-    ) -> list[_Put]:
-        """Heads and states of keys, some rows of which are folded or give way."""
+    ) -> tuple[list[_Put], list[bytes]]:
+        """The records of keys, some rows of which are folded or give way; and those that go."""
         old = self.sweeper.old_rows(words, starts)
+        busy = BusyKeys(self.store, self.sweeper, names, self.s, self.run)
+        expect |= busy.expected(all_of_them=self.replaces is not None)
         if self.replaces is not None:
             first, behind = self.replaces
+            old = rows_together(busy.undo(), old)
             old = take_rows(old, np.flatnonzero((old.instant < first) | (old.instant >= behind)))
+        else:
+            busy.advance()
         every = rows_together(old, chunk)
-        puts, keep = self._fold(names, every, expect)
+        states, keep = self._fold(names, every, busy, expect)
+        keep, expected = busy.close(every, keep, states, self.soon)
+        expect |= expected
         head, ends = head_bytes(every, keep, len(names), runs)
-        return puts + _records(names, HEAD_RECORD, head, ends)
+        changed = [(names[place] + STATE_RECORD, state) for place, state in states.items() if state]
+        gone = [names[place] + STATE_RECORD for place, state in states.items() if not state]
+        return _records(names, HEAD_RECORD, head, ends) + changed + busy.puts, gone + busy.deletes
 
-    def _fold(self, names: list[bytes], every: Chunk, expect: dict[bytes, bytes | None]) -> tuple[list[_Put], np.ndarray]:
-        """Records of the states that take rows in, and the rows that stay in heads.  What those states were is expected.
+    def _fold(
+        self, names: list[bytes], every: Chunk, busy: BusyKeys, expect: dict[bytes, bytes | None]
+    ) -> tuple[dict[int, bytes], np.ndarray]:
+        """States of the keys that take rows in, or were busy, and the rows that stay in heads.  What states were is expected.
 
         Another writer may have folded up to a later instant than ours; an S never goes back.
         """
         before = np.bincount(every.key_index[every.instant < self.s], minlength=len(names))
         folds = _folds(before, np.bincount(every.key_index, minlength=len(names)))
-        chosen = np.flatnonzero(folds)
+        folds[list(busy.bases)] = False
+        chosen, known = np.flatnonzero(folds).tolist(), busy.states
         if len(chosen) == 0:
-            return [], np.arange(len(every.key_index))
-        names = [names[i] for i in chosen]
-        states = self.store.get([name + STATE_RECORD for name in names])
-        words, starts = joined(states)
-        s = max(self.s, newest_s(words, starts))
+            return dict(known), np.arange(len(every.key_index))
+        asked = [place for place in chosen if place not in known]
+        found = dict(zip(asked, self.store.get([names[place] + STATE_RECORD for place in asked])))
+        expect |= {names[place] + STATE_RECORD: state for place, state in found.items()}
+        states = [known[place] if place in known else found[place] for place in chosen]
+        s = max(self.s, newest_s(*joined(states)))
         goes = (every.instant < s) & folds[every.key_index]
-        self.sweeper.bring(words, starts, _some_keys(take_rows(every, np.flatnonzero(goes)), chosen, len(folds)), len(chosen))
-        state, ends = self.sweeper.dump(len(chosen), s, self.run or 0)
-        expect |= {name + STATE_RECORD: state for name, state in zip(names, states)}
-        return _records(names, STATE_RECORD, state, ends), np.flatnonzero(~goes)
+        folded = busy.fold(chosen, states, take_rows(every, np.flatnonzero(goes)), s)
+        return known | dict(zip(chosen, folded)), np.flatnonzero(~goes)
 
 
 def _folds(before: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -259,15 +284,6 @@ def _last_border(batch: pa.RecordBatch, n_keys: int) -> int:
 
 def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> bool:
     return all(before.column(i)[before.num_rows - 1].as_py() == after.column(i)[0].as_py() for i in range(n_keys))
-
-
-def _some_keys(chunk: Chunk, chosen: Sequence[int] | np.ndarray, count: int) -> Chunk:
-    """The rows of the chosen keys (ascending) of `count`, which are numbered anew."""
-    number = np.full(count, -1)
-    number[chosen] = np.arange(len(chosen))
-    rows = take_rows(chunk, np.flatnonzero(number[chunk.key_index] >= 0))
-    rows.key_index[:] = number[rows.key_index]
-    return rows
 
 
 def _records(names: Sequence[bytes], ending: bytes, data: memoryview, ends: np.ndarray) -> list[_Put]:

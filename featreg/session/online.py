@@ -13,7 +13,8 @@ from featreg.compile.program import build_program
 from featreg.errors import DataError, did_you_mean
 from featreg.instants import earliest
 from featreg.plan.online import ViewState
-from featreg.session.group_reader import GroupReader
+from featreg.session.busy_keys import reach_back
+from featreg.session.group_reader import GroupReader, TooEarly
 from featreg.session.key_parts import KeyParts, KeyShape
 from featreg.session.keys import STAMP_KEY
 from featreg.session.order import in_order
@@ -148,9 +149,13 @@ class SetReader:
             return None
         vector = Vector({}, {}, {}, {})
         at = 1
-        for lookup in self.lookups:
-            lookup.groups[0].read_one(lookup.names, found, at, as_of, vector)
-            at += 4
+        try:
+            for lookup in self.lookups:
+                lookup.groups[0].read_one(lookup.names, found, at, as_of, vector)
+                at += 4
+        except TooEarly:
+            vectors = self.read([row], as_of, stamp)
+            return None if vectors is None else vectors[0]
         return vector
 
     def read(self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None) -> ColumnVectors | None:
@@ -163,10 +168,22 @@ class SetReader:
             records, _ = encoded[lookup.key.shape]
             for group in lookup.groups:
                 names += [group.prefix + record for record in records]
-        data, lengths = self.store.gather([*names, *self.metas])
+        names_of_all = [*names, *self.metas]
+        try:
+            return self._vectors(rows, as_of, stamp, len(names), *self.store.gather(names_of_all))
+        except TooEarly:
+            sweepers = [group.sweeper for lookup in self.lookups for group in lookup.groups]
+            if (found := reach_back(self.store, names_of_all, sweepers, len(rows))) is None:
+                raise
+            return self._vectors(rows, as_of, stamp, len(names), *found)
+
+    def _vectors(
+        self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None, records: int, data: bytearray, lengths: Sequence[int]
+    ) -> list[Vector] | None:
+        """As `read`, from what was gathered: `records` states and heads, then what is known of the groups."""
         starts = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=starts[1:])
-        ends = starts[len(names) :].tolist()
+        ends = starts[records:].tolist()
         found, *metas = (bytes(data[low:high]) for low, high in pairwise(ends))
         if found != (stamp or b""):
             return None

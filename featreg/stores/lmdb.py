@@ -32,7 +32,7 @@ from featreg.errors import StoreError
 from featreg.stores.contract import Holder, StoreConflict, StoreStat
 from featreg.stores.lease import Lease
 
-FORMAT = 1
+FORMAT = 2  # 1 had no busy keys: it is read as it is
 INITIAL_MAP = 4 << 30  # bytes of address space, not of disk: the file is as long as its pages
 LEASE_TIMEOUT = 30.0  # seconds
 READER_SLOTS = 1022
@@ -441,7 +441,8 @@ def _prepare_folder(path: Path, create: bool) -> None:
                 raise StoreError(f"{path}: there is no online store.\n  Run featreg materialize.")
             path.mkdir(parents=True, exist_ok=True)
             _write_note(note)
-        _check_format(path, note.read_text())
+        if _format_of(path, note.read_text()) < FORMAT:
+            _write_note(note)
 
 
 def _write_note(note: Path) -> None:
@@ -453,9 +454,9 @@ def _write_note(note: Path) -> None:
     draft.replace(note)
 
 
-def _check_format(path: Path, text: str) -> None:
+def _format_of(path: Path, text: str) -> int:
     try:
-        found = json.loads(text)["format"]
+        found: int = json.loads(text)["format"]
         is_newer = found > FORMAT
     except (ValueError, KeyError, TypeError):
         raise StoreError(f"{path}/format.json: this is not what featreg writes; the folder is not a store or is damaged.") from None
@@ -464,6 +465,7 @@ def _check_format(path: Path, text: str) -> None:
             f"{path}: the store has format {found}, written by a newer featreg; this one reads format {FORMAT} and older.\n"
             f"  Upgrade featreg, or give [online] another path in conf/."
         )
+    return found
 
 
 def _open_environment(path: Path, initial_map: int) -> lmdb.Environment:

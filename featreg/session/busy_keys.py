@@ -1,0 +1,224 @@
+"""Keep what a busy key answers of the past beside what it answers now.
+
+A key with many rows since S has its state folded up to its newest rows, so that a push and a read of now touch few of
+them.  For reads from S on there are its *base*, the tiles of the rows before S, and *pieces*: the rows folded since, in
+the order in which they came.  A piece is written once, and deleted when its rows have gone into the base: a row is
+written a bounded number of times, however many there are.  Base, pieces and head together are the key as it would be
+with no piece, and `reach_back` reads them so.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from struct import Struct
+
+import numpy as np
+
+from featreg.algebra.schedule import Chunk
+from featreg.errors import StoreError
+from featreg.session.keys import BASE_RECORD, STATE_RECORD, piece_key
+from featreg.stores.contract import Store, StoreConflict
+from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, take_rows
+
+CLOSE_ROWS = 256  # of a head that the state can take: a read folds so many in 6 µs a view; two states are written for so many
+_PIECES_A_WRITE = 8  # that go into the base with one write of the key: more than come
+_SPAN = Struct("=qq")
+_MOST_LOOKS = 100
+
+_Put = tuple[bytes, bytes]
+
+
+class Base:
+    """A key's base: the tiles of the rows before S, as of a state (empty where there were none), and which pieces are beside it."""
+
+    def __init__(self, stored: bytes | None, first: int, behind: int, state: bytes):
+        self.stored, self.first, self.behind, self.state = stored, first, behind, state
+
+    @classmethod
+    def of(cls, stored: bytes) -> "Base":
+        first, behind = _SPAN.unpack_from(stored)
+        return cls(stored, first, behind, stored[_SPAN.size :])
+
+    def written(self) -> bytes:
+        return _SPAN.pack(self.first, self.behind) + self.state
+
+    def pieces(self, name: bytes) -> list[bytes]:
+        return [piece_key(name, number) for number in range(self.first, self.behind)]
+
+
+class BusyKeys:
+    """The busy ones of some keys that are written together, by their place among them.
+
+    states: of keys that were busy and are no more, the state that they have now.  puts, deletes: what became of pieces and bases.
+    """
+
+    def __init__(self, store: Store, sweeper: KeptSweeper, names: Sequence[bytes], s: int, run: int | None):
+        self.store, self.sweeper, self.names, self.s, self.run = store, sweeper, names, s, run
+        self.stored = store.get([name + BASE_RECORD for name in names])
+        self.bases = {place: Base.of(base) for place, base in enumerate(self.stored) if base is not None}
+        self.states: dict[int, bytes] = {}
+        self.puts: list[_Put] = []
+        self.deletes: list[bytes] = []
+
+    def expected(self, all_of_them: bool) -> dict[bytes, bytes | None]:
+        """What must still be there: the bases that were found, and where it matters that there was none."""
+        return {
+            name + BASE_RECORD: base for name, base in zip(self.names, self.stored) if all_of_them or base is not None
+        }
+
+    def undo(self) -> Chunk:
+        """Make every key one that is not busy; returns the rows of all pieces, by key."""
+        wanted = [(place, key) for place, base in self.bases.items() for key in base.pieces(self.names[place])]
+        rows = self._rows(self._pieces(wanted), [place for place, _ in wanted])
+        self.deletes += [key for _, key in wanted]
+        for place in list(self.bases):
+            self._end(place)
+        return rows
+
+    def advance(self) -> None:
+        """Bring pieces to the bases whose rows are all before S; a key that has no other is busy no more."""
+        gone: list[tuple[int, bytes, bytes]] = []
+        asked = [place for place, base in self.bases.items() if base.first < base.behind]
+        for _ in range(_PIECES_A_WRITE):
+            wanted = [(place, piece_key(self.names[place], self.bases[place].first)) for place in asked]
+            pieces = self._pieces(wanted)
+            rows, before = head_counts(*joined(pieces), self.s) if pieces else np.zeros((2, 0), np.int64)
+            old = [number for number in range(len(wanted)) if rows[number] == before[number]]
+            gone += [(*wanted[number], pieces[number]) for number in old]
+            for number in old:
+                self.bases[wanted[number][0]].first += 1
+            asked = [wanted[number][0] for number in old if self.bases[wanted[number][0]].first < self.bases[wanted[number][0]].behind]
+            if not asked:
+                break
+        if gone:
+            gone.sort(key=lambda one: one[0])  # stable: a key's pieces stay in order
+            self.deletes += [key for _, key, _ in gone]
+            places = sorted({place for place, _, _ in gone})
+            rows_gone = self._rows([piece for _, _, piece in gone], [place for place, _, _ in gone])
+            for place, state in zip(places, self.fold(places, [self.bases[place].state for place in places], rows_gone, self.s)):
+                self.bases[place].state = state
+        for place in [place for place, base in self.bases.items() if base.first == base.behind]:
+            self._end(place)
+
+    def close(
+        self, every: Chunk, keep: np.ndarray, states: Mapping[int, bytes], soon: int | None
+    ) -> tuple[np.ndarray, dict[bytes, bytes | None]]:
+        """Fold rows of heads that can be into the states of busy keys, and of those that become busy, and close them into pieces.
+
+        every, keep: rows by key, and which of them are in heads · states: those that are known, of keys that are not busy ·
+        soon: rows before it are folded; None makes no key busy.  Returns the rows that stay in heads, and what was expected.
+        """
+        count = len(self.names)
+        instants, keys = every.instant[keep], every.key_index[keep]
+        until = max(self.s, self.s if soon is None else soon)
+        closable = np.bincount(keys[instants < until], minlength=count)
+        busy = np.zeros(count, bool)
+        busy[list(self.bases)] = True
+        closing = np.flatnonzero(np.where(busy, closable > 0, closable > (CLOSE_ROWS if soon is not None else count + len(keys)))).tolist()
+        expect: dict[bytes, bytes | None] = {}
+        if closing:
+            asked = [place for place in closing if place not in states]
+            found = dict(zip(asked, self.store.get([self.names[place] + STATE_RECORD for place in asked])))
+            expect = {self.names[place] + STATE_RECORD: state for place, state in found.items()}
+            now = [states[place] if place in states else found[place] or b"" for place in closing]
+            for place, state in zip(closing, now):
+                if place not in self.bases:
+                    self.bases[place] = Base(None, 0, 0, state)
+            until = max(until, newest_s(*joined(now)))
+            is_closing = np.zeros(count, bool)
+            is_closing[closing] = True
+            goes = is_closing[keys] & (instants < until)
+            rows = take_rows(every, keep[goes])
+            keep = keep[~goes]
+            for place, state in zip(closing, self.fold(closing, now, rows, until)):
+                self.puts.append((self.names[place] + STATE_RECORD, state))
+            for place, piece in zip(closing, self._closed(closing, rows)):
+                self.puts.append((piece_key(self.names[place], self.bases[place].behind), piece))
+                self.bases[place].behind += 1
+        self.puts += [
+            (self.names[place] + BASE_RECORD, base.written()) for place, base in self.bases.items() if base.written() != base.stored
+        ]
+        return keep, expect
+
+    def fold(self, places: Sequence[int], states: Sequence[bytes | None], rows: Chunk, s: int) -> list[bytes]:
+        """States of some keys with rows of theirs folded in; S is `s`, or the newest that one of them has."""
+        words, starts = joined(states)
+        s = max(s, newest_s(words, starts))
+        self.sweeper.bring(words, starts, some_keys(rows, places, len(self.names)), len(places))
+        return _parts(*self.sweeper.dump(len(places), s, self.run or 0))
+
+    def _closed(self, places: Sequence[int], rows: Chunk) -> list[bytes]:
+        some = some_keys(rows, places, len(self.names))
+        return _parts(*head_bytes(some, np.arange(len(some.key_index)), len(places), np.zeros(len(places), np.int64)))
+
+    def _end(self, place: int) -> None:
+        self.states[place] = self.bases.pop(place).state
+        self.deletes.append(self.names[place] + BASE_RECORD)
+
+    def _pieces(self, wanted: Sequence[tuple[int, bytes]]) -> list[bytes]:
+        """Pieces of busy keys.  Raises: StoreConflict when another writer was at one of the keys."""
+        bases = [self.names[place] + BASE_RECORD for place, _ in wanted]
+        found = self.store.get([*(key for _, key in wanted), *bases]) if wanted else []
+        pieces = []
+        for number, (place, _) in enumerate(wanted):
+            piece, base = found[number], found[len(wanted) + number]
+            if base != self.stored[place]:
+                raise StoreConflict(bases[number], self.stored[place], base)
+            if piece is None:
+                raise StoreError("the online store lacks a part of a key: it is damaged.\n  Fill it anew: featreg materialize --rebuild")
+            pieces.append(piece)
+        return pieces
+
+    def _rows(self, blobs: Sequence[bytes], places: Sequence[int]) -> Chunk:
+        """The rows of stored heads or pieces, each of the key at its place (ascending)."""
+        return rows_of(self.sweeper, blobs, np.array(places, np.int64))
+
+
+def rows_of(sweeper: KeptSweeper, blobs: Sequence[bytes | None], keys: np.ndarray) -> Chunk:
+    """The rows of stored heads, by key: blob n's are of `keys[n]`, which ascend."""
+    rows = sweeper.old_rows(*joined(blobs))
+    rows.key_index[:] = keys[rows.key_index]
+    return rows
+
+
+def some_keys(chunk: Chunk, chosen: Sequence[int] | np.ndarray, count: int) -> Chunk:
+    """The rows of the chosen keys (ascending) of `count`, which are numbered anew."""
+    number = np.full(count, -1)
+    number[chosen] = np.arange(len(chosen))
+    rows = take_rows(chunk, np.flatnonzero(number[chunk.key_index] >= 0))
+    rows.key_index[:] = number[rows.key_index]
+    return rows
+
+
+def reach_back(store: Store, names: Sequence[bytes], sweepers: Sequence[KeptSweeper], rows: int) -> tuple[bytearray, list[int]] | None:
+    """As `Store.gather`, each busy key as it would be with no piece; None when none is busy.
+
+    names: of each sweeper's group the states of `rows` keys, then their heads; then others.  All as of one instant of the store.
+    """
+    states = [2 * rows * group + row for group in range(len(sweepers)) for row in range(rows)]
+    keys = [names[place].removesuffix(STATE_RECORD) for place in states]
+    more: list[bytes] = []
+    for _ in range(_MOST_LOOKS):
+        found = iter(store.get([*names, *(key + BASE_RECORD for key in keys), *more]))
+        values = [next(found) or b"" for _ in names]
+        busy = [(place, key, Base.of(base)) for place, key in zip(states, keys) if (base := next(found)) is not None]
+        if not busy:
+            return None
+        pieces = dict(zip(more, found))
+        more = list(dict.fromkeys(piece for _, key, held in busy for piece in held.pieces(key)))
+        if all(piece in pieces for piece in more):  # else asked for from the next look on
+            for place, key, held in busy:
+                closed = [pieces[piece] for piece in held.pieces(key)]
+                values[place], values[place + rows] = held.state, one_head(sweepers[place // (2 * rows)], [*closed, values[place + rows]])
+            return bytearray().join(values), list(map(len, values))
+    raise StoreError("a key is written too often to be read back.\n  Ask for a later instant, or training_set(…) for the past.")
+
+
+def one_head(sweeper: KeptSweeper, heads: Sequence[bytes | None]) -> bytes:
+    """One head with the rows of several of the same key, in their order."""
+    rows = rows_of(sweeper, heads, np.zeros(len(heads), np.int64))
+    return bytes(head_bytes(rows, np.arange(len(rows.key_index)), 1, np.zeros(1, np.int64))[0])
+
+
+def _parts(data: memoryview, ends: np.ndarray) -> list[bytes]:
+    """Values that stand one behind another, in words."""
+    return [bytes(data[low:high]) for low, high in pairwise([0, *(8 * ends).tolist()])]

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 import featreg
 from featreg.errors import RefusedError
 from featreg.instants import NEVER
+from featreg.session import busy_keys
 from tests.test_worlds import SET, check_table, compare_online, in_python, repository, shown
 from tests.worlds import Step, World, from_micros, worlds_in_steps
 
@@ -63,5 +65,9 @@ def check_online(registry: Any, world: World, rows: Sequence[Mapping[str, object
     compare_online(f"at {from_micros(at)}", world, world.expected(known_at=known_at, rows=rows, spine=asked), vectors)
 
 
-def test_what_is_pushed_in_any_portions_is_what_the_definition_says(tmp_path: Path, try_worlds: Callable[..., None]) -> None:
-    try_worlds(lambda drawn: check(tmp_path, drawn), worlds_in_steps(), share=0.15)
+@pytest.mark.parametrize(("close_rows", "share"), [(busy_keys.CLOSE_ROWS, 0.1), (1, 0.1)], ids=["as in use", "every key is busy"])
+def test_what_is_pushed_in_any_portions_is_what_the_definition_says(
+    tmp_path: Path, try_worlds: Callable[..., None], monkeypatch: pytest.MonkeyPatch, close_rows: int, share: float
+) -> None:
+    monkeypatch.setattr(busy_keys, "CLOSE_ROWS", close_rows)
+    try_worlds(lambda drawn: check(tmp_path, drawn), worlds_in_steps(), share=share)

@@ -18,6 +18,7 @@ import pytest
 import featreg
 from featreg.cli.flights import prepare_flights
 from featreg.registry.push_log import PushLog
+from featreg.session import busy_keys
 from featreg.session.parity import same_bits
 from tests.redis_process import RedisProcess
 from tests.service_process import EVERYTHING, ServiceProcess
@@ -176,7 +177,11 @@ def test_what_was_answered_over_http_from_redis_is_what_is_trained(
 
 
 def feed(root: str, rows: str, portion: int) -> None:
-    """Push a file in portions from where the last one came to, each under its id; the one at hand when it was killed is sent again."""
+    """Push a file in portions from where the last one came to, each under its id; the one at hand when it was killed is sent again.
+
+    Keys are busy from few rows on.
+    """
+    busy_keys.CLOSE_ROWS = 8
     progress = Path(root, "progress")
     begin = int(progress.read_text()) if progress.exists() else 0
     table = pq.read_table(rows)
@@ -192,10 +197,12 @@ def feed(root: str, rows: str, portion: int) -> None:
 def test_a_pusher_killed_at_any_moment_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, flights: pa.Table, request: pytest.FixtureRequest
 ) -> None:
-    """kill -9 before, in and after the write to the log and to the views, and while it holds the lease."""
+    """kill -9 before, in and after the write to the log and to the views, and while it holds the lease; airports are busy keys."""
     kills, rows = (50, 60_000) if request.config.getoption("--long") else (8, 8_000)
     dice = random.Random(5)
     root, file = repository(tmp_path / "shop", "at_once"), tmp_path / "rows.parquet"
+    (root / "conf").mkdir()
+    (root / "conf" / "local.toml").write_text('[online]\nreplay = "1d"\n')
     table = with_known_at(flights, micros(flights["departed_at"])).slice(0, rows)
     pq.write_table(table, file)
     forks, portion = Forks(kernel_folder(tmp_path_factory.getbasetemp() / "kernels")), max(20, rows // kills // 50)
@@ -213,7 +220,7 @@ def test_a_pusher_killed_at_any_moment_loses_nothing_and_counts_nothing_twice(
     assert sum(record.rows.num_rows for record in log.read()) == table.num_rows
     newest = int(micros(table["departed_at"]).max())
     with featreg.open(root) as registry:
-        asked = [ask_at(registry, table, dice, 0, table.num_rows, newest + n * MINUTE) for n in range(300)]
+        asked = [ask_at(registry, table, dice, 0, table.num_rows, newest + (n - 150) * 9 * MINUTE) for n in range(300)]
         assert differing(registry, asked) == []
 
 

@@ -311,11 +311,21 @@ def test_the_key_of_a_long_key_s_row_is_itself_a_key_like_any_other(place):
 def test_a_store_of_a_newer_format_is_refused_before_it_is_touched(place):
     open_store(place).close()
     note = place / "format.json"
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"format": 2, "what_is_this": []}))
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"format": 3, "what_is_this": []}))
     before = (place / "data.mdb").read_bytes()
-    with pytest.raises(StoreError, match=r"format 2, written by a newer featreg.*\n  Upgrade featreg"):
+    with pytest.raises(StoreError, match=r"format 3, written by a newer featreg.*\n  Upgrade featreg"):
         open_store(place)
     assert (place / "data.mdb").read_bytes() == before
+
+
+def test_a_store_of_an_older_format_is_read_and_is_of_this_one_from_then_on(place):
+    with open_store(place) as store:
+        store.write([(b"a", b"1")])
+    note = place / "format.json"
+    note.write_text(note.read_text().replace("2", "1"))
+    with open_store(place) as store:
+        assert store.get([b"a"]) == [b"1"]
+    assert json.loads(note.read_text()) == {"store": "lmdb", "format": 2}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x"}', "\x00"])

@@ -10,6 +10,7 @@ import pytest
 from featreg.cli import main
 from featreg.errors import RefusedError
 from featreg.instants import parse_instant
+from featreg.session import busy_keys
 from tests.shop import PROFILE, at, order
 from tests.test_push import KEYS, UNTIL_BATCH, answered, shop_of, trained
 
@@ -105,9 +106,12 @@ def test_what_may_still_give_way_is_never_folded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_in_any_order_of_pushes_files_and_runs_files_count_up_to_their_newest_row(tmp_path: Path, seed: int) -> None:
+def test_in_any_order_of_pushes_files_and_runs_files_count_up_to_their_newest_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     """The second witness is the rule as a loop over rows: those of files that a run has read, and pushed ones visible behind them."""
     dice = random.Random(seed)
+    monkeypatch.setattr(busy_keys, "CLOSE_ROWS", (busy_keys.CLOSE_ROWS, 1, 5)[seed])
     shop = shop_of(tmp_path, UNTIL_BATCH, PROFILE)
     files: list[dict] = []
     pushed: list[dict] = []

@@ -19,7 +19,7 @@ from featreg.session.keys import BASE_RECORD, STATE_RECORD, piece_key
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, take_rows
 
-CLOSE_ROWS = 256  # of a head that the state can take: a read folds so many in 6 µs a view; two states are written for so many
+CLOSE_ROWS = 128  # of a head that the state can take: a read folds so many in 3 µs a view; two states are written for so many
 _PIECES_A_WRITE = 8  # that go into the base with one write of the key: more than come
 _SPAN = Struct("=qq")
 _MOST_LOOKS = 100
@@ -164,7 +164,7 @@ class BusyKeys:
             if base != self.stored[place]:
                 raise StoreConflict(bases[number], self.stored[place], base)
             if piece is None:
-                raise StoreError("the online store lacks a part of a key: it is damaged.\n  Fill it anew: featreg materialize --rebuild")
+                raise _damaged()
             pieces.append(piece)
         return pieces
 
@@ -203,14 +203,20 @@ def reach_back(store: Store, names: Sequence[bytes], sweepers: Sequence[KeptSwee
         busy = [(place, key, Base.of(base)) for place, key in zip(states, keys) if (base := next(found)) is not None]
         if not busy:
             return None
-        pieces = dict(zip(more, found))
+        pieces, asked = dict(zip(more, found)), more
         more = list(dict.fromkeys(piece for _, key, held in busy for piece in held.pieces(key)))
-        if all(piece in pieces for piece in more):  # else asked for from the next look on
+        if set(more) <= set(asked):  # else the next look asks for them too
+            if any(pieces[piece] is None for piece in more):
+                raise _damaged()
             for place, key, held in busy:
                 closed = [pieces[piece] for piece in held.pieces(key)]
                 values[place], values[place + rows] = held.state, one_head(sweepers[place // (2 * rows)], [*closed, values[place + rows]])
             return bytearray().join(values), list(map(len, values))
     raise StoreError("a key is written too often to be read back.\n  Ask for a later instant, or training_set(…) for the past.")
+
+
+def _damaged() -> StoreError:
+    return StoreError("the online store lacks a part of a key: it is damaged.\n  Fill it anew: featreg materialize --rebuild")
 
 
 def one_head(sweeper: KeptSweeper, heads: Sequence[bytes | None]) -> bytes:

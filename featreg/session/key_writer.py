@@ -227,7 +227,10 @@ class KeyWriter:
         Another writer may have folded up to a later instant than ours; an S never goes back.
         """
         before = np.bincount(every.key_index[every.instant < self.s], minlength=len(names))
-        folds = _folds(before, np.bincount(every.key_index, minlength=len(names)))
+        rows = np.bincount(every.key_index, minlength=len(names))
+        folds = _folds(before, rows)
+        if self.soon is not None:
+            folds |= (before > 0) & (rows > busy_keys.CLOSE_ROWS)  # so a head is busy by the rows only that reads of the past want
         folds[list(busy.bases)] = False
         chosen, known = np.flatnonzero(folds).tolist(), busy.states
         if len(chosen) == 0:

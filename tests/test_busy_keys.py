@@ -53,8 +53,8 @@ def test_pushes_to_one_key_cost_their_rows_however_many_came_in_the_last_minutes
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 0.05 s apart, all behind S, and no exact window, whose rows are tiles.  10,000 with --long, and then as busy as in use."""
-    count = 10_000 if request.config.getoption("--long") else 300
-    if count == 300:
+    count = 10_000 if request.config.getoption("--long") else 200
+    if count == 200:
         monkeypatch.setattr(busy_keys, "CLOSE_ROWS", 12)
     spec = ENTITY + LOG + RECENT.replace('"top": agg.top_n("amount", 3).over("1h", hop="exact"),', "") + REALTIME_SET
     shop, dice = Shop(tmp_path, spec, NO_FILES).applied(), random.Random(1)
@@ -71,7 +71,7 @@ def test_pushes_to_one_key_cost_their_rows_however_many_came_in_the_last_minutes
         assert sum(map(len, records(shop, PIECE))) > 30 * (count - 2 * busy_keys.CLOSE_ROWS), "the rows are there for reads of the past"
         for minutes in (newest, *(dice.uniform(-8, newest) for _ in range(6))):
             assert answered(registry, minutes) == trained(registry, at(minutes))
-        later = 60 + count // 50
+        later = 50 + count // 50
         for minutes in range(1, later):
             registry.push("orders", [order(newest + minutes, "ann")])
         assert records(shop, PIECE) == records(shop, BASE_RECORD) == [], "what reads of the past want no more is gone"

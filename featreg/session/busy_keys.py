@@ -189,18 +189,26 @@ def some_keys(chunk: Chunk, chosen: Sequence[int] | np.ndarray, count: int) -> C
     return rows
 
 
-def reach_back(store: Store, names: Sequence[bytes], sweepers: Sequence[KeptSweeper], rows: int) -> tuple[bytearray, list[int]] | None:
-    """As `Store.gather`, each busy key as it would be with no piece; None when none is busy.
+def reach_back(
+    store: Store, names: Sequence[bytes], groups: Sequence[tuple[KeptSweeper, int]]
+) -> tuple[bytearray, list[int]] | None:
+    """As `Store.gather`, each busy key as it would be with no piece; None when none is busy.  All as of one instant of the store.
 
-    names: of each sweeper's group the states of `rows` keys, then their heads; then others.  All as of one instant of the store.
+    names: of each group the states of its keys, then their heads; then others · groups: each one's sweeper, and how many keys.
     """
-    states = [2 * rows * group + row for group in range(len(sweepers)) for row in range(rows)]
+    states, heads, sweepers = list[int](), list[int](), list[KeptSweeper]()
+    begin = 0
+    for sweeper, count in groups:
+        states += range(begin, begin + count)
+        heads += range(begin + count, begin + 2 * count)
+        sweepers += [sweeper] * count
+        begin += 2 * count
     keys = [names[place].removesuffix(STATE_RECORD) for place in states]
     more: list[bytes] = []
     for _ in range(_MOST_LOOKS):
         found = iter(store.get([*names, *(key + BASE_RECORD for key in keys), *more]))
         values = [next(found) or b"" for _ in names]
-        busy = [(place, key, Base.of(base)) for place, key in zip(states, keys) if (base := next(found)) is not None]
+        busy = [(number, key, Base.of(base)) for number, key in enumerate(keys) if (base := next(found)) is not None]
         if not busy:
             return None
         pieces, asked = dict(zip(more, found)), more
@@ -208,9 +216,9 @@ def reach_back(store: Store, names: Sequence[bytes], sweepers: Sequence[KeptSwee
         if set(more) <= set(asked):  # else the next look asks for them too
             if any(pieces[piece] is None for piece in more):
                 raise _damaged()
-            for place, key, held in busy:
-                closed = [pieces[piece] for piece in held.pieces(key)]
-                values[place], values[place + rows] = held.state, one_head(sweepers[place // (2 * rows)], [*closed, values[place + rows]])
+            for number, key, held in busy:
+                rows = [pieces[piece] for piece in held.pieces(key)] + [values[heads[number]]]
+                values[states[number]], values[heads[number]] = held.state, one_head(sweepers[number], rows)
             return bytearray().join(values), list(map(len, values))
     raise StoreError("a key is written too often to be read back.\n  Ask for a later instant, or training_set(…) for the past.")
 

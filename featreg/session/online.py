@@ -31,6 +31,7 @@ from featreg.sweep.warm import READ, compile_for
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
 
+_Encoded = tuple[list[bytes], np.ndarray | None]  # as `KeyParts.different_records` gives
 _LOOK_AGAIN = 0.05  # seconds between looks at the log for a set that nothing in the store answers
 
 
@@ -160,7 +161,7 @@ class SetReader:
 
     def read(self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None) -> ColumnVectors | None:
         """The vectors of rows, same order; None when the store serves by another stamp: then nothing that was read counts."""
-        encoded: dict[KeyShape, tuple[list[bytes], np.ndarray | None]] = {}
+        encoded: dict[KeyShape, _Encoded] = {}
         names: list[bytes] = []
         for lookup in self.lookups:
             if lookup.key.shape not in encoded:
@@ -170,20 +171,21 @@ class SetReader:
                 names += [group.prefix + record for record in records]
         names_of_all = [*names, *self.metas]
         try:
-            return self._vectors(rows, as_of, stamp, len(names), *self.store.gather(names_of_all))
+            return self._vectors(rows, encoded, as_of, stamp, *self.store.gather(names_of_all))
         except TooEarly:
-            sweepers = [group.sweeper for lookup in self.lookups for group in lookup.groups]
-            if (found := reach_back(self.store, names_of_all, sweepers, len(rows))) is None:
+            groups = [(group.sweeper, len(encoded[lookup.key.shape][0]) >> 1) for lookup in self.lookups for group in lookup.groups]
+            if (found := reach_back(self.store, names_of_all, groups)) is None:
                 raise
-            return self._vectors(rows, as_of, stamp, len(names), *found)
+            return self._vectors(rows, encoded, as_of, stamp, *found)
 
     def _vectors(
-        self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None, records: int, data: bytearray, lengths: Sequence[int]
-    ) -> list[Vector] | None:
-        """As `read`, from what was gathered: `records` states and heads, then what is known of the groups."""
+        self, rows: Sequence[Mapping[str, Any]], encoded: Mapping[KeyShape, _Encoded], as_of: int, stamp: bytes | None, data: bytearray,
+        lengths: Sequence[int],
+    ) -> ColumnVectors | None:  # fmt: skip
+        """As `read`, from what was gathered: the states and heads of each group, then what is known of the groups."""
         starts = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=starts[1:])
-        ends = starts[records:].tolist()
+        ends = starts[len(lengths) - len(self.metas) :].tolist()
         found, *metas = (bytes(data[low:high]) for low, high in pairwise(ends))
         if found != (stamp or b""):
             return None

@@ -134,6 +134,7 @@ seen = FeatureView(name="seen", entity=user, source=events, features={
 })
 world_set = FeatureSet(name="world_set", features=[seen.all()])
 """
+FEATURES = ["n_10m", "n_1d", "total_1h", "texts_1h", "kinds_1h"]
 
 
 def busy(root: Path, rows: int = 200_000, asked: int = 2_000) -> tuple[dict[str, str], pa.Table]:
@@ -272,6 +273,17 @@ def test_an_executor_killed_in_the_middle_changes_nothing_through_spark_connect_
         assert done.returncode == 0, done.stderr[-3000:]
         assert "killed 1 of 2 executors" in done.stdout
         assert _same_bits(filled(root, spine, "local"), pq.read_table(root / "out"))
+        assert [file.name for file in (root / "out").iterdir()] == ["part-000000.parquet"], "what a lost attempt wrote is there"
+
+
+def test_a_spine_of_no_rows_is_a_file_of_none(tmp_path: Path) -> None:
+    files, spine = busy(tmp_path, rows=10, asked=1)
+    with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
+        _write(spine.slice(0, 0), root / "spine.parquet")
+        made = registry.training_set(SET, root / "spine.parquet", time="as_of", draft=True)
+        made.write(root / "out")
+        found = pq.read_table(root / "out")
+        assert len(made) == found.num_rows == 0 and found.schema.names == made.to_arrow().schema.names == [*spine.column_names, *FEATURES]
 
 
 def test_a_write_that_fails_leaves_nothing_and_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 The driver holds the plan, counts and what it was handed; rows go from executor to executor.
 """
 
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +23,7 @@ from featreg.define import EventSource
 from featreg.engines.duckdb import source_files
 from featreg.engines.spark import AS_WRITTEN, Overflown, Rows, Spark, arrow_schema, is_frame, is_uri
 from featreg.engines.worker import PLACED, ROWS, InFiles, Split, from_bytes
-from featreg.errors import OverflowDataError, RejectedRowsError
+from featreg.errors import DataError, OverflowDataError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.relation import Relation, quote
 from featreg.plan.scan_sql import ScanText, scan_text
@@ -38,6 +40,7 @@ from featreg.session.tasks import (
     NUMBERS,
     STAGED,
     START,
+    WRITTEN,
     Ask,
     Assemble,
     Carry,
@@ -46,6 +49,7 @@ from featreg.session.tasks import (
     Numbering,
     StageSpine,
     SweepPartition,
+    WriteBlock,
     stream_fields,
 )
 from featreg.session.training_set import ViewReceipt, check_spine, cutoffs
@@ -319,7 +323,7 @@ class Filling:
         used = self.compiled.request if derived else ()
         return Assemble(self.spine.numbering, len(self.staged), carried, shown, self.compiled.names, types, used, derived)
 
-    def _frame(self, task: "Assemble | CountBlock", schema: Any) -> "DataFrame":
+    def _frame(self, task: "Assemble | CountBlock | WriteBlock", schema: Any) -> "DataFrame":
         block = task if isinstance(task, Assemble) else task.assemble
         parts = list(self.staged[: block.lookups])
         if block.carried:
@@ -380,17 +384,42 @@ class Filling:
         return pa.schema([*self.spine.schema, *features])
 
     def write_parts(self, path: str) -> None:
-        """Write Parquet part files by the executors; each is a block, so their names' order is the spine's."""
-        from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+        """Write Parquet part files by the executors; each is a block, so their names' order is the spine's.
 
+        In a folder workers write them; at a URI Spark does.
+        """
         plain = pa.schema([_plain(one) for one in self.schema])
-        spark_schema = from_arrow_schema(plain, prefer_timestamp_ntz=True)
-        task = replace(self._assemble(tuple(self.spine.schema.names)), target=to_arrow_schema(spark_schema, timezone="UTC"))
         try:
-            with self.engine.told(f"writing {path}"):
-                self._frame(task, spark_schema).write.parquet(path)
+            self._to_uri(path, plain) if is_uri(path) else self._to_folder(Path(path), plain)
         except Overflown as error:
             raise _overflow(self.engine, error, None, self.spine) from None
+
+    def _to_folder(self, folder: Path, plain: pa.Schema) -> None:
+        """What attempts have written that were given up lies elsewhere, and is taken away."""
+        attempts = folder.with_name(f"{folder.name}.attempts")
+        for place in (folder, attempts):
+            place.mkdir()
+        try:
+            task = WriteBlock(self._assemble(tuple(self.spine.schema.names)), str(attempts), plain)
+            for one in self.engine.collected(self._frame(task, WRITTEN)):
+                os.replace(attempts / one["name"], folder / f"part-{one['block']:06d}.parquet")
+            if not len(self.spine):
+                pq.write_table(plain.empty_table(), folder / "part-000000.parquet")
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{error.filename}: an executor has written it, and it is not seen here.\n"
+                "  Write to a folder that all machines mount, or to a URI of a file system that all of them reach."
+            ) from None
+        finally:
+            shutil.rmtree(attempts, ignore_errors=True)
+
+    def _to_uri(self, uri: str, plain: pa.Schema) -> None:
+        from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
+        spark_schema = from_arrow_schema(plain, prefer_timestamp_ntz=True)
+        task = replace(self._assemble(tuple(self.spine.schema.names)), target=to_arrow_schema(spark_schema, timezone="UTC"))
+        with self.engine.told(f"writing {uri}"):
+            self._frame(task, spark_schema).write.parquet(uri)
 
 
 def _bare(schema: pa.Schema) -> pa.Schema:

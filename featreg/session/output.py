@@ -87,7 +87,7 @@ def write_parts(write: Callable[[str], None], manifest: Mapping[str, Any], path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        write(f"file://{part}")
+        write(str(part))
         _write_manifest(manifest, folder)
         os.replace(part, folder)
     finally:

@@ -5,12 +5,15 @@ in a binary column, so that Spark moves bytes and no type changes.  A block is c
 rows; all fragments of a block meet in one task, which puts them into the spine's order.
 """
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from featreg.algebra.schedule import OVERFLOW
 from featreg.compile.program import SweepProgram
@@ -30,6 +33,7 @@ Batches = Iterator[pa.RecordBatch]
 PAYLOAD = -1  # the source of a fragment: the spine's own columns; else the number of a lookup
 FRAGMENTS = "slot long, block long, source int, events long, rejected long, rows binary"
 BLOBS = "block long, rows binary"
+WRITTEN = "block long, name string"
 STAGED = "number long, file string, start long, count long, low long, high long, rows binary"
 SORTED = "part long, seq long, rejected long, rows binary"
 NUMBERS = "block long, spine string, " + ", ".join(f"n{number} long" for number in range(1 + LIMBS))
@@ -303,6 +307,14 @@ class Assemble:
     target: pa.Schema | None = None
 
     def __call__(self, batches: Batches) -> Batches:
+        for block, table in self.blocks(batches):
+            if self.target is None:
+                yield _one_row(BLOBS, block, to_bytes(table))
+            else:
+                yield from _cast(table, self.target).to_batches(1 << 14)
+
+    def blocks(self, batches: Batches) -> Iterator[tuple[int, pa.Table]]:
+        """A partition's block, where it has one: (its number, its rows)."""
         found: dict[int, list[pa.Table]] = {}
         block = -1
         for batch in batches:
@@ -310,14 +322,8 @@ class Assemble:
                 assert block in (-1, here), "two blocks in one partition"
                 block = here
                 found.setdefault(source, []).append(from_bytes(rows))
-        if block < 0:
-            return
-        table = self._assembled(block, found)
-        if self.target is None:
-            yield _one_row(BLOBS, block, to_bytes(table))
-        else:
-            columns = [column.cast(kind) for column, kind in zip(table.columns, self.target.types)]
-            yield from pa.table(columns, schema=self.target).to_batches(1 << 14)
+        if block >= 0:
+            yield block, self._assembled(block, found)
 
     def _assembled(self, block: int, found: dict[int, list[pa.Table]]) -> pa.Table:
         first, count = block * self.numbering.block_rows, self.numbering.rows_in(block)
@@ -348,6 +354,28 @@ class Assemble:
         return {name: column.arrow() for name, column in made.items()}
 
 
+def _cast(table: pa.Table, target: pa.Schema) -> pa.Table:
+    return pa.table([column.cast(kind) for column, kind in zip(table.columns, target.types)], schema=target)
+
+
+@dataclass(frozen=True)
+class WriteBlock:
+    """All fragments of a block in, a Parquet file of its rows, and its name out.
+
+    folder: where executors and driver see it.  Each attempt writes a file of its own; the driver takes the one whose name it gets.
+    """
+
+    assemble: Assemble
+    folder: str
+    schema: pa.Schema
+
+    def __call__(self, batches: Batches) -> Batches:
+        for block, table in self.assemble.blocks(batches):
+            name = f"{block}-{uuid.uuid4().hex}"
+            pq.write_table(_cast(table, self.schema), Path(self.folder, name))
+            yield _one_row(WRITTEN, block, name)
+
+
 @dataclass(frozen=True)
 class CountBlock:
     """All fragments of a block in, what its rows are out: the fingerprint of the spine's, and the nine numbers of all.
@@ -360,8 +388,7 @@ class CountBlock:
     sql: str
 
     def __call__(self, batches: Batches) -> Batches:
-        for batch in self.assemble(batches):
-            rows = from_bytes(batch.column(1)[0])
+        for block, rows in self.assemble.blocks(batches):
             (numbers,) = query_batches(self.sql, [rows])
             counted = (int(column[0].as_py() or 0) for column in numbers.columns)
-            yield _one_row(NUMBERS, batch.column(0)[0].as_py(), part_fingerprint(rows.select(list(self.spine))), *counted)
+            yield _one_row(NUMBERS, block, part_fingerprint(rows.select(list(self.spine))), *counted)

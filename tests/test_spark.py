@@ -22,7 +22,7 @@ import pytest
 
 import featreg
 from featreg.engines.spark import Spark
-from featreg.engines.worker import Checked, Split, Told, error_of, kernels_folder, told_in, versions
+from featreg.engines.worker import Checked, Kept, Split, Told, error_of, from_bytes, kernels_folder, told_in, versions
 from featreg.session.output import write_parts
 from tests.shop import ENTITY, ORDERS, REALTIME_SET, RECENT, Shop, at, order, spine_of
 from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown
@@ -410,6 +410,27 @@ def test_pushed_rows_that_gave_way_to_files_since_are_read_as_they_stood(tmp_pat
     with featreg.open(tmp_path, profile="spark") as registry:
         found = registry.reproduce(made.manifest["id"], out=tmp_path / "again")
     assert found.identical and pq.read_table(tmp_path / "again").equals(made.to_arrow())
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_tables_that_are_kept_are_read_as_they_were(tmp_path: Path, in_folder: bool) -> None:
+    """Slices, NULLs, text, lists and none at all; where they lie, when there is a folder, and then little is moved."""
+    rows = {"n": [1, None, 3], "text": ["a", None, "c" * 9], "list": [[1.5], None, []], "day": pa.array([1, 2, None], pa.date32())}
+    whole = pa.table(rows | {"yes": [True, False, None]})
+    tables = [whole, whole.slice(1, 1), whole.slice(0, 0), pa.table({"n": np.arange(100_000)}), pa.table({}), whole]
+    with Kept(str(tmp_path) if in_folder else None) as kept:
+        moved = [kept.put(table) for table in tables]
+    assert all(from_bytes(pa.scalar(one, pa.binary())).equals(table) for one, table in zip(moved, tables))
+    assert (len(moved[3]) < 200) == in_folder == len(list(tmp_path.iterdir()))
+    lying = from_bytes(pa.scalar(moved[3], pa.binary())).column(0).chunk(0).buffers()[1]
+    assert lying.address % 8 == 0 or not in_folder
+
+
+def test_a_folder_that_a_machine_does_not_see_is_an_error_that_says_what_to_set(tmp_path: Path) -> None:
+    with Kept(str(tmp_path / "absent")) as kept, pytest.raises(featreg.UsageError, match=r"(?s)absent is not seen on .*scratch in conf"):
+        kept.put(pa.table({"n": [1]}))
+    with pytest.raises(featreg.UsageError, match="is not seen on"):
+        from_bytes(pa.scalar(f"@0 8 {tmp_path}/gone".encode()))
 
 
 def test_a_cluster_is_asked_for_a_place_that_all_of_it_sees(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ class Spark:
         self.name = f"spark-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.scratch = f"{str(settings.get('scratch', state / 'tmp')).rstrip('/')}/{self.name}"
         self.is_local = not is_uri(self.scratch)
+        self.is_one_machine = self.is_local and str(master).startswith("local")
         self.storage = Storage(self.session)
         self.partitions, self.split = (int(str(settings.get(name, 0))) for name in ("partitions", "split"))
         self._staged = 0
@@ -215,7 +216,8 @@ class Spark:
     def spread(self, keys: Sequence[str], rows: int | None, split: Split | None = None) -> Spread:
         """Where each key goes, of about so many rows."""
         places = self.partitions_for(rows) if keys else 1
-        return Spread(tuple(keys), self.slots(places if split is None else max(places, split.parts)), split)
+        slots = self.slots(places if split is None else max(places, split.parts))
+        return Spread(tuple(keys), slots, split, self.folder("placed") if self.is_one_machine else None)
 
     def together(self, frames: "Sequence[DataFrame]", spread: Spread) -> "DataFrame":
         """All that was spread, each place a partition.
@@ -256,6 +258,20 @@ class Spark:
                 tried += step
             self._slots[count] = tuple(found[place] for place in range(count))
         return self._slots[count]
+
+    def folder(self, what: str) -> str | None:
+        """A new folder that workers keep tables in; None where scratch is no folder."""
+        if not self.is_local:
+            return None
+        self._staged += 1
+        folder = Path(self.scratch, f"{what}_{self._staged}").absolute()
+        folder.mkdir(parents=True)
+        return str(folder)
+
+    def done(self, spread: Spread) -> None:
+        """Take away what was spread, when it has been read."""
+        if spread.folder is not None:
+            shutil.rmtree(spread.folder, ignore_errors=True)
 
     def stage(self, frame: "DataFrame", schema: str) -> "DataFrame":
         """Write a frame to scratch, each partition once whatever is retried, and read it from there."""

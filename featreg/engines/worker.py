@@ -4,12 +4,13 @@ import base64
 import json
 import os
 import re
+import socket
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,13 +106,60 @@ def to_bytes(rows: pa.Table | pa.RecordBatch) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+class Kept:
+    """Tables that a later step takes: in a file of their own below a folder that all machines see, and then Spark moves where they are.
+
+    Without a folder it moves them as bytes.  What an attempt wrote that was given up is never asked for.
+    """
+
+    def __init__(self, folder: str | None):
+        self.path = None if folder is None else os.path.join(folder, uuid.uuid4().hex)
+        self._file: pa.NativeFile | None = None
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def put(self, rows: pa.Table | pa.RecordBatch) -> bytes:
+        """What `from_bytes` reads as these rows, when this is closed."""
+        if self.path is None:
+            return to_bytes(rows)
+        if self._file is None:
+            self._file = _opened(self.path, lambda path: pa.OSFile(path, "wb"))
+        self._file.write(bytes(-self._file.tell() % 8))  # values are read where they lie
+        start = self._file.tell()
+        with pa.ipc.new_stream(self._file, rows.schema) as writer:
+            writer.write(rows)
+        return f"@{start} {self._file.tell() - start} {self.path}".encode()
+
+
 def from_bytes(value: pa.Scalar) -> pa.Table:
-    return pa.ipc.open_stream(value.as_buffer()).read_all()
+    """The table that was made to bytes, or kept."""
+    buffer = value.as_buffer()
+    if buffer[:1].to_pybytes() == b"@":
+        start, length, path = buffer.to_pybytes()[1:].decode().split(" ", 2)
+        file = _opened(path, pa.memory_map)
+        file.seek(int(start))
+        buffer = file.read_buffer(int(length))
+    return pa.ipc.open_stream(buffer).read_all()
+
+
+def _opened(path: str, opened: Callable[[str], pa.NativeFile]) -> pa.NativeFile:
+    try:
+        return opened(path)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{os.path.dirname(path)} is not seen on {socket.gethostname()} as it is by the driver.\n"
+            "  Set [spark] scratch in conf to a folder that all machines mount, or to a URI of a file system that all of them reach."
+        ) from None
 
 
 PLACED = "slot long, again long, rows binary"  # again: how many of the rows are in another place too
 _READ = 1 << 17  # rows of a batch that is read from files
-_HELD = 1 << 19  # rows of a worker's input that are put in their places together
+_HELD = (1 << 17, 1 << 19)  # least and most rows of a worker's input that are put in their places together
 _LIMITS: dict[str, Any] = {"threads": 1, "memory_limit": "1GB"}  # of one worker, and Spark runs one for each core; what is more is spilled
 
 
@@ -144,12 +192,14 @@ class Spread:
     """Rows in, bytes for each partition out: all rows of a key have one place, and Spark moves them without looking into them.
 
     Row by row through the JVM, and sorted there, they cost it 2.7 us each, and so 1.5, most of which is its reading of Parquet.
-    slots: by place, what Spark hashes into that partition · split: where a key has several places, no more than there are.
+    slots: by place, what Spark hashes into that partition · split: where a key has several places, no more than there are ·
+    folder: where rows wait for the next step, when it is on the same machine; else Spark carries them.
     """
 
     keys: tuple[str, ...]
     slots: tuple[int, ...]
     split: Split | None = None
+    folder: str | None = None
 
     def sql(self) -> str:
         """The rows, each with its place and whether that is another one than its first."""
@@ -162,25 +212,29 @@ class Spread:
         return f"SELECT * EXCLUDE (part, again), ({place} + part) % {places}, again FROM ({parted})"
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        least, most = _HELD  # memory that was just given back is quick to use again, and a place's blob should not be tiny
+        enough = min(most, max(least, len(self.slots) << 13))
         held: list[pa.RecordBatch] = []
-        for batch in query_batches(self.sql(), batches):
-            held.append(batch)
-            if sum(one.num_rows for one in held) >= _HELD:
-                yield self._placed(held)
-                held = []
-        if held:
-            yield self._placed(held)
+        with Kept(self.folder) as kept:
+            for batch in query_batches(self.sql(), batches):
+                held.append(batch)
+                if sum(one.num_rows for one in held) >= enough:
+                    yield self._placed(held, kept)
+                    held = []
+            if held:
+                yield self._placed(held, kept)
 
-    def _placed(self, held: list[pa.RecordBatch]) -> pa.RecordBatch:
-        rows = pa.Table.from_batches(held)
-        places, again = (rows.column(rows.num_columns - back).to_numpy() for back in (2, 1))
+    def _placed(self, held: list[pa.RecordBatch], kept: Kept) -> pa.RecordBatch:
+        (rows,) = pa.Table.from_batches(held).combine_chunks().to_batches()
+        places = rows.column(rows.num_columns - 2).to_numpy()
         order = np.argsort(places.astype(np.int16) if len(self.slots) < 1 << 15 else places, kind="stable")  # of 16 bits by radix
-        ordered = rows.drop_columns(rows.column_names[-2:]).take(pa.array(order)).combine_chunks()
-        borders = np.flatnonzero(np.diff(places[order], prepend=-1))
-        slots = [self.slots[places[order[border]]] for border in borders]
-        blobs = [to_bytes(ordered.slice(low, high - low)) for low, high in pairwise([*borders.tolist(), len(order)])]
-        counts = np.add.reduceat(again[order].astype(np.int64), borders) if len(borders) else np.empty(0, np.int64)
-        columns = [pa.array(slots, pa.int64()), pa.array(counts), pa.array(blobs, pa.binary())]
+        ordered = rows.select(range(rows.num_columns - 2)).take(pa.array(order))
+        met = np.bincount(places, minlength=len(self.slots))
+        there = np.flatnonzero(met)
+        ends = np.cumsum(met[there])
+        again = np.bincount(places[rows.column(rows.num_columns - 1).to_numpy(zero_copy_only=False)], minlength=len(self.slots))
+        blobs = [kept.put(ordered.slice(end - count, count)) for end, count in zip(ends.tolist(), met[there].tolist())]
+        columns = [pa.array([self.slots[place] for place in there]), pa.array(again[there]), pa.array(blobs, pa.binary())]
         return pa.record_batch(columns, names=["slot", "again", "rows"])
 
 

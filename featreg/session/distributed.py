@@ -169,7 +169,7 @@ def stage_spine(engine: Spark, spine: Any, time: str, compiled: CompiledSet, roo
         return _stage_table(engine, read_table(spine, engine.duckdb, root, "the spine"), time, compiled)
     frame, in_files, schema = found
     check_spine(schema.empty_table(), time, compiled)
-    chunks = engine.stage(engine.run(frame, StageSpine(in_files, time, "the spine"), STAGED), STAGED)
+    chunks = engine.stage(engine.run(frame, StageSpine(in_files, time, "the spine", engine.folder("spine")), STAGED), STAGED)
     parts = engine.collected(chunks.drop("rows"))
     bases, count = {}, 0
     for one in sorted(parts, key=lambda one: (one["file"], one["start"], one["number"])):
@@ -260,12 +260,14 @@ def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, sou
     asked = engine.run(spine.chunks, Ask(spine.numbering, spine.time, keys, view.cadence, known_at, fields, spread), PLACED)
     derived = tuple((name, typed) for name in needed if (typed := features[name].derived) is not None)
     layout = Layout(key_types, input_types, scan.event_is_visible)
-    task = SweepPartition(number, spine.numbering, program, layout, fields, lookup.features, derived)
+    task = SweepPartition(number, spine.numbering, program, layout, fields, lookup.features, derived, engine.folder("swept"))
     together = engine.together([*events, asked], spread)
     try:
         fragments = engine.stage(engine.run(together, task, FRAGMENTS), FRAGMENTS)
     except Overflown as error:
         raise _overflow(engine, error, lookup, spine) from None
+    finally:
+        engine.done(spread)
     counted = engine.collected(fragments.where("block < 0").select("events", "rejected"))
     event_count, rejected = sum(one["events"] for one in counted), sum(one["rejected"] for one in counted)
     found = (examples_of(engine, view.scan.source, rows, sql) for rows, (_, sql) in zip(source.parts, scan.parts)) if rejected else ()

@@ -32,6 +32,7 @@ def sorted_by_spark(engine: Spark, finder: SourceFinder, run: Run) -> SortedRows
         for frame, held in [engine.chosen(rows, scan.reads)]
     ]
     staged = engine.stage(engine.run(engine.together(lifted, spread), PackSorted(len(scan.keys), fields), SORTED), SORTED)
+    engine.done(spread)
     found = engine.collected(staged.where("seq < 0").select("part", "rejected"))
 
     def batches() -> Iterator[pa.RecordBatch]:

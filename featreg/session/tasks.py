@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from featreg.algebra.schedule import OVERFLOW
 from featreg.compile.program import SweepProgram
-from featreg.engines.worker import ROWS, Held, InFiles, Spread, Told, from_bytes, query_batches, sorted_batches, to_bytes
+from featreg.engines.worker import ROWS, Held, InFiles, Kept, Spread, Told, from_bytes, query_batches, sorted_batches, to_bytes
 from featreg.expressions import Typed
 from featreg.instants import Cadence
 from featreg.session.manifest import part_fingerprint
@@ -124,7 +124,7 @@ class Numbering:
             for number, rows in zip(batch.column(0).to_pylist(), batch.column(1)):
                 yield self.base(number), from_bytes(rows)
 
-    def fragments(self, source: int, rows: np.ndarray, columns: Mapping[str, pa.Array]) -> Batches:
+    def fragments(self, source: int, rows: np.ndarray, columns: Mapping[str, pa.Array], kept: Kept) -> Batches:
         """Fragments of rows that ascend."""
         blocks = rows // self.block_rows
         borders = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(rows)]
@@ -132,7 +132,7 @@ class Numbering:
         for low, high in pairwise(borders):
             if high > low:
                 block = int(blocks[low])
-                yield _fragment(self.slots[block], block, source, 0, 0, to_bytes(whole.slice(low, high - low)))
+                yield _fragment(self.slots[block], block, source, 0, 0, kept.put(whole.slice(low, high - low)))
 
 
 def _fragment(slot: int, block: int, source: int, events: int, rejected: int, rows: bytes | None) -> pa.RecordBatch:
@@ -143,20 +143,22 @@ def _fragment(slot: int, block: int, source: int, events: int, rejected: int, ro
 class StageSpine:
     """Rows of a spine in, chunks of it out with what the plan must know: how many rows, from when to when.
 
-    files: where its rows are when batches do not hold them.
+    files: where its rows are when batches do not hold them · folder: see `Kept`.
     """
 
     files: InFiles | None
     time: str
     what: str
+    folder: str | None
 
     def __call__(self, batches: Batches) -> Batches:
         number = _partition() << 32
-        for batch in batches if self.files is None else self.files.query(f"SELECT * FROM {ROWS}", batches):
-            for file, start, rows in _by_file(batch):
-                as_of = instants_of(rows, self.time, self.what)
-                yield _one_row(STAGED, number, file, start, rows.num_rows, int(as_of.min()), int(as_of.max()), to_bytes(rows))
-                number += 1
+        with Kept(self.folder) as kept:
+            for batch in batches if self.files is None else self.files.query(f"SELECT * FROM {ROWS}", batches):
+                for file, start, rows in _by_file(batch):
+                    as_of = instants_of(rows, self.time, self.what)
+                    yield _one_row(STAGED, number, file, start, rows.num_rows, int(as_of.min()), int(as_of.max()), kept.put(rows))
+                    number += 1
 
 
 def _by_file(batch: pa.RecordBatch) -> Iterator[tuple[str, int, pa.Table]]:
@@ -217,14 +219,14 @@ class Carry:
     def __call__(self, batches: Batches) -> Batches:
         for base, rows in self.numbering.chunks(batches):
             columns = {f"s{n}": rows[name].combine_chunks() for n, name in enumerate(self.columns)}
-            yield from self.numbering.fragments(PAYLOAD, np.arange(base, base + rows.num_rows), columns)
+            yield from self.numbering.fragments(PAYLOAD, np.arange(base, base + rows.num_rows), columns, Kept(None))
 
 
 @dataclass(frozen=True)
 class SweepPartition:
     """All rows of some keys in, fragments of a lookup's features out, and last what was counted (as of block -1).
 
-    features: (feature of the view, its name in the set).  derived: of the view, each behind what it uses.
+    features: (feature of the view, its name in the set) · derived: of the view, each behind what it uses · folder: see `Kept`.
     """
 
     source: int
@@ -234,8 +236,13 @@ class SweepPartition:
     fields: Mapping[str, pa.DataType]
     features: tuple[tuple[str, str], ...]
     derived: tuple[tuple[str, Typed], ...]
+    folder: str | None
 
     def __call__(self, batches: Batches) -> Batches:
+        with Kept(self.folder) as kept:
+            yield from self._fragments(batches, kept)
+
+    def _fragments(self, batches: Batches, kept: Kept) -> Batches:
         tally, again = Tally(), 0
 
         def counted() -> Batches:
@@ -255,7 +262,7 @@ class SweepPartition:
                 name: Column(column.words[order], column.valid[order], column.type, column.items, column.text).arrow()
                 for name, column in chosen.items()
             }
-            yield from self.numbering.fragments(self.source, rows[order], arrays)
+            yield from self.numbering.fragments(self.source, rows[order], arrays, kept)
         yield _fragment(-1, -1, self.source, tally.events - again, tally.rejected, None)
 
 

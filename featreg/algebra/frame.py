@@ -17,12 +17,12 @@ from numba.extending import intrinsic
 
 from featreg.algebra.schedule import Chunk, Program, State
 
-ROW, _TABLE, _BLOCK = (types.Array(types.int64, dimensions, "C") for dimensions in (1, 2, 3))
-BYTES, _BYTES_TABLE = types.Array(types.uint8, 1, "C"), types.Array(types.uint8, 2, "C")
-PROGRAM = types.NamedTuple((_TABLE, ROW, _TABLE, _TABLE, _TABLE, _BLOCK, _TABLE), Program)
-CHUNK = types.NamedTuple((ROW, ROW, ROW, ROW, _TABLE, _BYTES_TABLE, BYTES, ROW), Chunk)
+ROW, TABLE, _BLOCK = (types.Array(types.int64, dimensions, "C") for dimensions in (1, 2, 3))
+BYTES, BYTES_TABLE = types.Array(types.uint8, 1, "C"), types.Array(types.uint8, 2, "C")
+PROGRAM = types.NamedTuple((TABLE, ROW, TABLE, TABLE, TABLE, _BLOCK, TABLE), Program)
+CHUNK = types.NamedTuple((ROW, ROW, ROW, ROW, TABLE, BYTES_TABLE, BYTES, ROW), Chunk)
 STATE = types.NamedTuple(
-    (_TABLE, _TABLE, ROW, ROW, ROW, _BLOCK, ROW, ROW, ROW, BYTES, ROW, ROW, ROW, _TABLE, _BYTES_TABLE, ROW, BYTES, ROW, ROW), State
+    (TABLE, TABLE, ROW, ROW, ROW, _BLOCK, ROW, ROW, ROW, BYTES, ROW, ROW, ROW, TABLE, BYTES_TABLE, ROW, BYTES, ROW, ROW), State
 )
 _BUNDLES = types.Tuple((PROGRAM, CHUNK, STATE))
 _SIGNATURE = types.int64(types.int64, types.int64, types.int64, types.int64)

@@ -109,6 +109,7 @@ def _files(root: Path) -> dict[str, Path]:
 def _run(settings: Settings, root: Path, done: Callable[[Step], None]) -> dict[str, Any]:
     import featreg
     from featreg.cli.flights import prepare_flights
+    from featreg.kernels import is_compiled
 
     files = _files(root)
     clock = _Clock()
@@ -119,6 +120,10 @@ def _run(settings: Settings, root: Path, done: Callable[[Step], None]) -> dict[s
         record = registry.apply()
         done(Step("apply", f"{len(record.body['ids'])} features, generation {record.generation}", clock.lap()))
         say_if_compiling(settings, registry.profile.state)
+        if not is_compiled(registry.profile.state):
+            with progress(settings, "compiling"):
+                registry.warm()
+            done(Step("compile", "the kernels that these features need, once and for all", clock.lap()))
         with progress(settings, "materializing") as advance:
             receipts = registry.materialize(AS_OF, progress=advance)
             as_of = max(one.watermark for one in receipts)  # later than AS_OF where somebody has gone on from here

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featreg.compile import CompiledSet, CompiledView, Lookup
-from featreg.compile.program import SweepProgram, build_program
+from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.engines.duckdb import source_files
 from featreg.engines.spark import AS_WRITTEN, Overflown, Rows, Spark, arrow_schema, is_frame, is_uri
@@ -52,7 +52,7 @@ from featreg.session.tasks import (
     WriteBlock,
     stream_fields,
 )
-from featreg.session.training_set import ViewReceipt, check_spine, cutoffs
+from featreg.session.training_set import ViewReceipt, check_spine, cutoffs, needed_of, program_of
 from featreg.snapshots.manifest import Snapshot
 from featreg.snapshots.numbers import read_numbers, summed
 from featreg.snapshots.objects import ObjectStore
@@ -239,8 +239,8 @@ def fill_with_spark(
 
 def _look_up(engine: Spark, number: int, lookup: Lookup, view: CompiledView, source: Source, spine: StagedSpine, known_at: int | None):
     began = time.perf_counter()
-    needed, features = view.closure(tuple(feature for feature, _ in lookup.features)), view.by_name
-    program = build_program(view, tuple(name for name in needed if features[name].aggregation))
+    needed, features = needed_of(lookup, view), view.by_name
+    program = program_of(view, needed)
     if engine.is_local:
         compile_for(BACKFILL, [program])  # once here, not in every worker
     key_types = tuple(kind for _, kind in view.scan.keys)

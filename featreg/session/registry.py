@@ -445,6 +445,20 @@ class Registry:
 
         return remove_training_set(self, training_set)
 
+    def warm(self) -> None:
+        """Compile, on all cores, the kernels that any verb needs for what is applied; those that were compiled here before are there.
+
+        Every verb compiles what it needs by itself: this is for an image that is built, or a service that must not wait later.
+        """
+        from featreg.kernels import use_cache
+
+        use_cache(self.profile.state)
+        from featreg.compile.program import build_program, program_in_order
+        from featreg.sweep.warm import EVERY, compile_for
+
+        programs = [build_program(view) for view in self.applied().compiled.views.values()]
+        compile_for(EVERY, [*programs, *filter(None, map(program_in_order, programs))])
+
     # Online ----------------------------------------------------------------------------------
 
     def materialize(

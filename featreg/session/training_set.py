@@ -1,7 +1,7 @@
 """Fill a spine with a feature set: plan, backfill each view, derive, put together in declared order."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from featreg.algebra.schedule import OVERFLOW
 from featreg.compile import CompiledSet, CompiledView, Lookup
-from featreg.compile.program import build_program
+from featreg.compile.program import SweepProgram, build_program
 from featreg.engines.duckdb import DuckDB
 from featreg.errors import OverflowDataError, RejectedRowsError, UsageError
 from featreg.instants import Cadence, format_instant
@@ -23,6 +23,7 @@ from featreg.session.tables import instants_of, key_column, request_column
 from featreg.sweep.backfill import backfill
 from featreg.sweep.finish import Column, derive_columns
 from featreg.sweep.stream import write_words
+from featreg.sweep.warm import BACKFILL, FINISH, compile_for
 from featreg.vocabulary import DataType
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def fill(
     rows = spine.table.num_rows
     columns: dict[str, Column] = {}
     receipts = []
+    _compile(compiled, views)
     for lookup in compiled.lookups:
         view = views[lookup.view]
         found, receipt = look_up(engine, lookup, view, relation_of(view), spine, known_at, progress)
@@ -163,6 +165,21 @@ def fill(
     return table, tuple(receipts)
 
 
+def _compile(compiled: CompiledSet, views: Mapping[str, CompiledView]) -> None:
+    """Compile on all cores what filling takes, where it never was."""
+    needed = [(views[lookup.view], needed_of(lookup, views[lookup.view])) for lookup in compiled.lookups]
+    derives = compiled.derived or any(view.by_name[name].derived for view, names in needed for name in names)
+    compile_for((*BACKFILL, *(FINISH if derives else ())), (program_of(view, names) for view, names in needed))
+
+
+def needed_of(lookup: Lookup, view: CompiledView) -> tuple[str, ...]:
+    return view.closure(tuple(feature for feature, _ in lookup.features))
+
+
+def program_of(view: CompiledView, needed: Sequence[str]) -> SweepProgram:
+    return build_program(view, tuple(name for name in needed if view.by_name[name].aggregation))
+
+
 def as_column(array: pa.Array, kind: DataType) -> Column:
     """A request column as the sweep's words; doubles as plain bits."""
     writer = write_words([array], [kind.widened], len(array))
@@ -179,11 +196,8 @@ def look_up(
     """The features of one lookup for the spine's rows, by their names in it."""
     began = time.perf_counter()
     relation, about = source
-    wanted = tuple(feature for feature, _ in lookup.features)
-    needed = view.closure(wanted)
-    features = view.by_name
-    aggregates = tuple(name for name in needed if features[name].aggregation)
-    program = build_program(view, aggregates)
+    needed, features = needed_of(lookup, view), view.by_name
+    program = program_of(view, needed)
     cut = cutoffs(spine.as_of, view.cadence, known_at)
     rows = spine.table.num_rows
     arrays = {

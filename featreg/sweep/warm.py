@@ -1,21 +1,27 @@
 """Compile kernels on two cores: what is compiled for the first time is most of a first run.
 
-numba compiles under one lock, so a second process compiles a half of what is missing into
-the same cache meanwhile.  Should it fail, this process compiles that half too when it gets there.
+numba compiles under one lock, so a second process compiles into the same cache meanwhile.
+Each takes the longest that is left, when it is done with one.  Should the second fail,
+this process compiles what it had begun when it gets there.
 """
 
+import gc
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import numba
 from numba import types
 
-from featreg.algebra.frame import CHUNK, PROGRAM, ROW, STATE
+from featreg.algebra.frame import BYTES_TABLE, CHUNK, PROGRAM, ROW, STATE, TABLE
 from featreg.algebra.schedule import COUNT, EXTREME, INTEGER_SUM, MOMENTS, RANKED, SPANS, SUM, TALLY, WIDE_MOMENTS
 from featreg.compile.program import SweepProgram
+from featreg.expressions import run_finish
 from featreg.sweep.execute import KERNELS, advance, answer
 from featreg.sweep.head import count_rows, lay_out_rows, pack_heads
 from featreg.sweep.keep import dump_keys, load_keys
@@ -29,40 +35,63 @@ _ENTRIES = {
     "lay_out_rows": (lay_out_rows, (ROW, ROW, ROW, CHUNK)),
     "count_rows": (count_rows, (ROW, ROW, ROW, _WORD, _COUNTS)),
     "pack_heads": (pack_heads, (ROW, ROW, ROW, ROW, _WORD, ROW, CHUNK, ROW, ROW)),
+    "run_finish": (run_finish, (TABLE, ROW, TABLE, BYTES_TABLE, _WORD, _WORD)),
 }
 BACKFILL, WRITE, READ = ("advance",), ("advance", "load_keys", "dump_keys", "lay_out_rows", "count_rows", "pack_heads"), ("answer",)
-# About how many seconds each takes, for a fair half.
+FINISH = ("run_finish",)  # where features are derived
+EVERY = (*WRITE, *READ, *FINISH)
+# About how many seconds each takes: the longest are begun first.
 _KERNEL_SECONDS = {COUNT: 0.3, SUM: 2.7, INTEGER_SUM: 1.1, EXTREME: 0.4, RANKED: 1.8, MOMENTS: 2.2, WIDE_MOMENTS: 1.6, TALLY: 2.6}
 _KERNEL_SECONDS |= {SPANS: 1.0}
 _SECONDS = {"advance": 2.6, "answer": 5.5, "load_keys": 1.3, "dump_keys": 2.3, "lay_out_rows": 0.3, "count_rows": 0.2, "pack_heads": 1.0}
-_SECONDS |= {KERNELS[kind].function.__name__: seconds for kind, seconds in _KERNEL_SECONDS.items()}
-_START_SECONDS = 1.0  # of another process
+_SECONDS |= {"run_finish": 2.2} | {KERNELS[kind].function.__name__: seconds for kind, seconds in _KERNEL_SECONDS.items()}
 _BY_NAME = {kernel.function.__name__: kernel for kernel in KERNELS.values()}
 
 
 def compile_for(entries: Sequence[str], programs: Iterable[SweepProgram]) -> None:
     """See that these entries and all kernels of the programs are compiled; what never was is compiled on two cores."""
     kinds = sorted({kind for program in programs for kind in program.kinds})
-    mine, theirs = _halves(_missing([*(KERNELS[kind].function.__name__ for kind in kinds), *entries]))
-    if not theirs or (os.cpu_count() or 1) < 2:
+    missing = _missing([*(KERNELS[kind].function.__name__ for kind in kinds), *entries])
+    if len(missing) < 2 or (os.cpu_count() or 1) < 2:
         return
-    silent = subprocess.DEVNULL
-    second = subprocess.Popen([sys.executable, "-m", "featreg.sweep.warm", *theirs], stdin=silent, stdout=silent, stderr=silent)
+    left = deque(sorted(missing, key=lambda name: -_SECONDS[name]))
+    command, pipe = [sys.executable, "-m", "featreg.sweep.warm"], subprocess.PIPE
+    second = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
+    feeder = Thread(target=_feed, args=(second, left), daemon=True)
+    feeder.start()
     try:
-        for name in mine:
-            _compile(name)
-        second.wait()
+        with suppress(IndexError):
+            while True:
+                _compile(left.popleft())
+        feeder.join()
     finally:
         second.kill()
         second.wait()
 
 
+def _feed(second: subprocess.Popen[str], left: deque[str]) -> None:
+    """Hand the second process one name after the other; it says so when it has started, and whenever it is done with one."""
+    assert second.stdin is not None and second.stdout is not None
+    with suppress(IndexError, BrokenPipeError):
+        while second.stdout.readline():
+            second.stdin.write(f"{left.popleft()}\n")
+    with suppress(BrokenPipeError):
+        second.stdin.close()
+
+
 def _compile(name: str) -> None:
-    if name in _BY_NAME:
-        _BY_NAME[name].compile()
-    else:
-        function, signature = _ENTRIES[name]
-        function.compile(signature)
+    """Without collecting garbage meanwhile, which numba makes little of: a tenth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        if name in _BY_NAME:
+            _BY_NAME[name].compile()
+        else:
+            function, signature = _ENTRIES[name]
+            function.compile(signature)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _missing(names: Sequence[str]) -> list[str]:
@@ -73,21 +102,8 @@ def _missing(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in there]
 
 
-def _halves(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What this process compiles and what the second does: the longest first, each to who is done sooner."""
-    mine: list[str] = []
-    theirs: list[str] = []
-    my_seconds, their_seconds = 0.0, _START_SECONDS
-    for name in sorted(names, key=lambda name: -_SECONDS[name]):
-        if my_seconds <= their_seconds:
-            mine.append(name)
-            my_seconds += _SECONDS[name]
-        else:
-            theirs.append(name)
-            their_seconds += _SECONDS[name]
-    return mine, theirs
-
-
 if __name__ == "__main__":
-    for _name in sys.argv[1:]:
-        _compile(_name)
+    print(flush=True)
+    for _line in sys.stdin:
+        _compile(_line.strip())
+        print(flush=True)

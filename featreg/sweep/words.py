@@ -72,10 +72,11 @@ def _encode_texts(offsets, base, words):
 
 
 def _buffer(array: pa.Array, index: int, dtype: type, count: int, offset: int) -> np.ndarray:
+    """Not to be written to, whoever owns the memory: kernels are compiled once more for what may be."""
     buffer = array.buffers()[index]
-    if buffer is None:
-        return np.zeros(count, dtype)
-    return np.frombuffer(buffer, dtype, count, offset * np.dtype(dtype).itemsize)
+    found: np.ndarray = np.zeros(count, dtype) if buffer is None else np.frombuffer(buffer, dtype, count, offset * np.dtype(dtype).itemsize)
+    found.flags.writeable = False
+    return found
 
 
 def valid_of(array: pa.Array) -> np.ndarray:
@@ -97,7 +98,8 @@ class WordWriter:
         self._used = base
 
     def text(self) -> np.ndarray:
-        return np.concatenate(self._pools) if len(self._pools) > 1 else self._pools[0] if self._pools else np.zeros(0, np.uint8)
+        """A copy, for kernels are compiled for arrays that may be written to."""
+        return np.concatenate(self._pools) if self._pools else np.zeros(0, np.uint8)
 
     def put(self, column: int, array: pa.Array, data_type: DataType) -> None:
         """Write one column; `array` has the Arrow type of `data_type`, or one that holds the same words."""

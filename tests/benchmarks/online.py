@@ -6,11 +6,14 @@ Of 100 keys drawn so a third are there already, and cost nothing; "unlike" are 1
 timed are the call, the call and `to_arrow`, and the call and every vector made, with its dicts of values and of statuses.
 
 20 features of two views: (count, sum, avg, max, last) over 1h and 7d; keys drawn as events are.  With --varchar
-the last value is text and a count_distinct is added.
+the last value is text and a count_distinct is added.  With --feast PYTHON, of a venv that has Feast, its get_online_features
+reads the same vectors from SQLite in the same run.
 """
 
 import argparse
+import json
 import os
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -51,7 +54,7 @@ bench = FeatureSet(name="bench", features=[a.all(), b.all().prefix("b_")])
     (root / "conf" / "local.toml").write_text(f'[sources]\nevents = "events/*.parquet"\n[duckdb]\nmemory_limit = "{memory}"\n')
 
 
-def run(events: int, varchar: bool, window: str) -> None:
+def run(events: int, varchar: bool, window: str, feast: str | None) -> None:
     from featreg.kernels import use_cache
 
     use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")  # kernels are not what is timed
@@ -83,14 +86,19 @@ def run(events: int, varchar: bool, window: str) -> None:
             print(f"materialize, 1 % more  {more:7.2f} s  {more / full:6.1%} of the first  {receipts[0].keys:,} keys a view")
             users = table["user_id"].to_numpy()
             drawn = np.random.default_rng(1).choice(users, 20_000)
-            _time("one key", lambda i: registry.online("bench", {"user_id": int(drawn[i])}, at=ends[1]), 10_000)
+            one = _time("one key", lambda i: registry.online("bench", {"user_id": int(drawn[i])}, at=ends[1]), 10_000)
             keys = [{"user_id": int(user)} for user in drawn]
             hundreds = [keys[begin : begin + 100] for begin in range(0, 15_000, 100)]
             unlike = [[{"user_id": int(user)} for user in some] for some in different(drawn)]
-            for what, asked in (("100 keys", hundreds), ("100 unlike", unlike)):
+            for what, asked in (("100 unlike", unlike), ("100 keys", hundreds)):
                 _time(what, lambda i, asked=asked: registry.online("bench", asked[i % len(asked)], at=ends[1]), 500)
                 _time(" … to_arrow", lambda i, asked=asked: registry.online("bench", asked[i % len(asked)], at=ends[1]).to_arrow(), 500)
-                _time(" … as dicts", lambda i, asked=asked: list(registry.online("bench", asked[i % len(asked)], at=ends[1])), 500)
+                dicts = lambda i, asked=asked: list(registry.online("bench", asked[i % len(asked)], at=ends[1]))  # noqa: E731
+                hundred = _time(" … as dicts", dicts, 500)
+            if feast is not None:
+                every = np.unique(users)
+                vectors = registry.online("bench", [{"user_id": int(user)} for user in every], at=ends[1]).to_arrow()
+                beside_feast(feast, root, vectors.append_column("user_id", pa.array(every)), drawn, one, hundred)
 
 
 def different(drawn: np.ndarray) -> list[np.ndarray]:
@@ -100,6 +108,20 @@ def different(drawn: np.ndarray) -> list[np.ndarray]:
         some = drawn[begin : begin + 400]
         found.append(some[np.sort(np.unique(some, return_index=True)[1])[:100]])
     return [some for some in found if len(some) == 100]
+
+
+def beside_feast(python: str, root: Path, vectors: pa.Table, drawn: np.ndarray, one: float, hundred: float) -> None:
+    """The same vectors in Feast's SQLite store, read for the same keys by its own process, as dicts; ours are medians in microseconds."""
+    pq.write_table(vectors, root / "vectors.parquet")
+    pq.write_table(pa.table({"user_id": drawn}), root / "keys.parquet")
+    script = Path(__file__).with_name("feast_online.py")
+    told = subprocess.run([python, script, root / "vectors.parquet", root / "keys.parquet"], capture_output=True, text=True)
+    if told.returncode:
+        raise SystemExit(f"{python} {script} ended with {told.returncode}:\n{told.stderr[-3000:]}")
+    found = json.loads(told.stdout.splitlines()[-1])
+    for name, ours, theirs in (("one key", one, found["one"]), ("100 keys", hundred, found["hundred"])):
+        half, most = np.percentile(np.array(theirs) * 1e6, [50, 99])
+        print(f"feast,  {name:<12} p50 {half:8.1f} us  p99 {most:8.1f} us  {half / ours:5.1f} times featreg's p50")
 
 
 def _warm(root: Path, varchar: bool) -> None:
@@ -115,7 +137,7 @@ def _warm(root: Path, varchar: bool) -> None:
             warm.materialize(to=int(few["event_at"][len(few) - 1].cast(pa.int64()).as_py()) + 1)
 
 
-def _time(name: str, call, times: int) -> None:
+def _time(name: str, call, times: int) -> float:
     for i in range(50):
         call(i)
     taken = []
@@ -125,6 +147,7 @@ def _time(name: str, call, times: int) -> None:
         taken.append(time.perf_counter_ns() - began)
     low, half, most = np.percentile(taken, [5, 50, 99]) / 1000
     print(f"online, {name:<12} p50 {half:8.1f} us  p99 {most:8.1f} us  (p5 {low:.1f} us)")
+    return float(half)
 
 
 def main() -> None:
@@ -132,8 +155,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--varchar", action="store_true")
     parser.add_argument("--window", default="7d", help="the longer window: with 90d the first run folds all events, not a week of them")
+    parser.add_argument("--feast", metavar="PYTHON", help="the Python of a venv that has Feast: read the same vectors from it too")
     asked = parser.parse_args()
-    run(asked.events, asked.varchar, asked.window)
+    run(asked.events, asked.varchar, asked.window, asked.feast)
 
 
 if __name__ == "__main__":

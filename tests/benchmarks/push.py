@@ -1,7 +1,9 @@
-"""Time pushes of zipf keys into 2 views of 20 features, and reads by another process meanwhile; or soak.
+"""Time pushes of zipf keys into 2 views of 20 features, and reads by another process meanwhile; or soak, or push to a hot key.
 
     python -m tests.benchmarks.push                   # batches of 10,000, 1,000 and 100, with a reader beside
-    python -m tests.benchmarks.push --soak 300        # at half the greatest rate: memory, file sizes, descriptors
+    python -m tests.benchmarks.push --soak 300        # at half the greatest rate; leaves with 1 if memory, store or descriptors grow
+    python -m tests.benchmarks.push --hot 10000       # so many pushes of one row to one key, 0.05 s apart: bytes and times
+    python -m tests.benchmarks.push --hot-share 0.2   # a minute of 50,000 events a second, so many of them of one key
 """
 
 import argparse
@@ -9,6 +11,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from tests.benchmarks.online import repository
 
 RATE = 1_000  # events a second of the events' own time, so that windows move and tiles are folded while it runs
 WARM = 400_000  # events that are there when the clock starts
+FILL = 4_000_000  # events of a soak in which its windows fill: every key has come by then, and 7 days of the events' own time
 
 
 def pushed_repository(root: Path) -> None:
@@ -30,8 +34,8 @@ def pushed_repository(root: Path) -> None:
     (root / "conf" / "local.toml").write_text("")
 
 
-def portions(count: int, size: int) -> Any:
-    """`count` events in tables of `size`, zipf keys, in the order of their time; drawn anew when they end."""
+def portions(count: int, size: int, rate: float = RATE) -> Any:
+    """`count` events in tables of `size`, zipf keys, in the order of their time, so many a second of it; drawn anew when they end."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(data.events(4_000_000))
@@ -39,12 +43,12 @@ def portions(count: int, size: int) -> Any:
     at, done = data.START_AT, 0
     while done < count:
         begin = done % (len(table) - size)
-        times = pa.array(at + (np.arange(size) * 1_000_000) // RATE, pa.timestamp("us"))
+        times = pa.array(at + (np.arange(size) * 1_000_000 / rate).astype(np.int64), pa.timestamp("us"))
         yield pa.table({
             "user_id": users.slice(begin, size), "event_at": times, "value": values.slice(begin, size),
             "category": categories.slice(begin, size),
         })  # fmt: skip
-        at, done = at + size * 1_000_000 // RATE, done + size
+        at, done = at + int(size * 1_000_000 / rate), done + size
 
 
 def read_beside(root: str, told: Any, ready: Any, stop: Any) -> None:
@@ -134,39 +138,133 @@ def moved(rows: pa.Table, micros: int) -> pa.Table:
     return rows.set_column(1, "event_at", times)
 
 
-def soak(seconds: float, rate: float) -> None:
-    """Push at a rate for so long, and tell every tenth of it what is held."""
+@dataclass(frozen=True)
+class Held:
+    """What is held at a moment: MB of the process's own, of mapped files, of the store, of the log and its sealed part; descriptors."""
+
+    second: float
+    own: float
+    mapped: float
+    store: float
+    log: float
+    sealed: float
+    descriptors: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.own:,.0f} MB own, {self.mapped:,.0f} MB of files, {self.descriptors} descriptors, store {self.store:,.0f} MB, "
+            f"log {self.log:,.0f} MB and sealed {self.sealed:,.0f} MB"
+        )
+
+
+def held(root: Path, second: float) -> Held:
+    store, log = (root / ".featreg" / "online" / "data.mdb"), root / ".featreg" / "registry" / "push"
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    own, mapped = (int(status[name].split()[0]) / 1e3 for name in ("RssAnon", "RssFile"))
+    logged, sealed = (sum(path.stat().st_size for path in log.rglob(name)) / 1e6 for name in ("*.segment", "*.pushed.parquet"))
+    return Held(second, own, mapped, store.stat().st_blocks * 512 / 1e6, logged, sealed, len(os.listdir("/proc/self/fd")))
+
+
+def soak(seconds: float) -> None:
+    """Fill all windows as fast as it goes, then push for so long at half that rate; the first minute is then compared with the last.
+
+    The events' own time runs so fast that 7 days are over when the windows are full.  The log is the source of record: it grows.
+    """
     import featreg
 
-    size = 10_000
+    size, moments = 10_000, list[Held]()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         pushed_repository(root)
         with featreg.open(root) as registry:
             registry.apply()
-            began, told, pushed = time.perf_counter(), 0.0, 0
-            for rows in portions(1 << 62, size):
+            began, pushed, rate, told = time.perf_counter(), 0, 0.0, 0.0
+            for rows in portions(1 << 62, size, FILL / (7 * 86_400)):
                 registry.push("events", rows)
                 pushed += size
                 spent = time.perf_counter() - began
-                if spent - told >= seconds / 10:
-                    told = spent
-                    print(f"{spent:6.0f} s  {pushed:>12,} events  {held(root)}", flush=True)
-                if spent >= seconds:
-                    return
-                time.sleep(max(0.0, pushed / rate - spent))
+                if not rate and pushed >= 2 * FILL:
+                    rate = pushed / spent / 2
+                    print(f"windows full after {spent:.0f} s and {pushed:,} events; from here on {rate:,.0f} events/s", flush=True)
+                    began, pushed, spent = time.perf_counter(), 0, 0.0
+                if rate:
+                    if not moments or spent - moments[-1].second >= 2:
+                        moments.append(held(root, spent))
+                    if spent - told >= seconds / 10:
+                        told = spent
+                        print(f"{spent:6.0f} s  {pushed:>12,} events  {moments[-1]}", flush=True)
+                    if spent >= seconds:
+                        break
+                    time.sleep(max(0.0, pushed / rate - spent))
+    print(f"pushed {pushed / spent:,.0f} events/s of {rate:,.0f}")
+    first = [one for one in moments if one.second < min(60, seconds / 3)]
+    last = [one for one in moments if one.second > seconds - min(60, seconds / 3)]
+    grown = []
+    for name, most in (("own", 1.1), ("store", 1.05), ("descriptors", 1.0)):
+        before, after = (max(getattr(one, name) for one in some) for some in (first, last))
+        print(f"{name:<12} first minute {before:10,.0f}  last minute {after:10,.0f}")
+        grown += [name] if after > most * before else []
+    if grown:
+        raise SystemExit(f"grew: {', '.join(grown)}")
 
 
-def held(root: Path) -> str:
-    store, log = (root / ".featreg" / "online" / "data.mdb"), root / ".featreg" / "registry" / "push"
-    logged = sum(path.stat().st_size for path in log.rglob("*.segment")) / 1e6
-    sealed = sum(path.stat().st_size for path in log.rglob("*.pushed.parquet")) / 1e6
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    own, mapped = (int(status[name].split()[0]) / 1e3 for name in ("RssAnon", "RssFile"))
-    return (
-        f"{own:,.0f} MB own, {mapped:,.0f} MB of files, {len(os.listdir('/proc/self/fd'))} descriptors, "
-        f"store {store.stat().st_blocks * 512 / 1e6:,.0f} MB, log {logged:,.0f} MB and sealed {sealed:,.0f} MB"
-    )
+def hot(count: int, share: float) -> None:
+    """Push to one key: `count` rows one by one, 0.05 s apart; or a minute of 50,000 events a second in batches, a share of them its."""
+    import featreg
+
+    dice, size = np.random.default_rng(1), 1 if count else 10_000
+    step, count = (50_000, count) if count else (200_000, 300)  # microseconds of the events' own time from push to push
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        pushed_repository(root)
+        with featreg.open(root) as registry:
+            registry.apply()
+            registry.push("events", event_rows(dice, dice.integers(0, 1000, 1000), data.START_AT + np.arange(1000)))
+            sizes = sizes_written(registry)
+            spent = 0.0
+            for number in range(1, count + 1):
+                at = data.START_AT + number * step
+                users = np.where(dice.random(size) < share, 7, dice.integers(0, 100_000, size)) if size > 1 else np.array([7])
+                rows = event_rows(dice, users, at + np.arange(size) * (step // size))
+                began = time.perf_counter()
+                registry.push("events", rows)
+                spent += time.perf_counter() - began
+                if number % (count // 10) == 0:
+                    reads = [_seconds(lambda: registry.online("bench", {"user_id": 7}, at=at + step)) for _ in range(200)]  # noqa: B023
+                    back = _seconds(lambda: registry.online("bench", {"user_id": 7}, at=at - 1_000_000))  # noqa: B023
+                    print(
+                        f"{number:>7,} pushes  {sum(sizes) / len(sizes):12,.0f} bytes and {spent / len(sizes) * 1e3:7.2f} ms a push"
+                        f"  read now p50 {np.median(reads) * 1e6:7.1f} us, a second back {back * 1e3:6.2f} ms",
+                        flush=True,
+                    )
+                    sizes.clear()
+                    spent = 0.0
+
+
+def event_rows(dice: np.random.Generator, users: np.ndarray, at: np.ndarray) -> pa.Table:
+    count = len(users)
+    times = pa.array(at, pa.timestamp("us"))
+    return pa.table({"user_id": users, "event_at": times, "value": dice.normal(size=count), "category": dice.integers(0, 9, count)})
+
+
+def sizes_written(registry: Any) -> list[int]:
+    """The bytes of each write to the online store from now on."""
+    store, sizes = registry.pusher("events").store, list[int]()
+    write = store.write
+
+    def counted(puts: Any, *more: Any) -> float:
+        puts = list(puts)
+        sizes.append(sum(len(value) for _, value in puts))
+        return write(puts, *more)
+
+    store.write = counted
+    return sizes
+
+
+def _seconds(call: Any) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -174,13 +272,16 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,1000,100")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--soak", type=float, default=0)
-    parser.add_argument("--rate", type=float, default=60_000, help="events a second of the soak")
+    parser.add_argument("--hot", type=int, default=0)
+    parser.add_argument("--hot-share", type=float, default=0)
     asked = parser.parse_args()
     from featreg.kernels import use_cache
 
     use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")
     if asked.soak:
-        soak(asked.soak, asked.rate)
+        soak(asked.soak)
+    elif asked.hot or asked.hot_share:
+        hot(asked.hot, asked.hot_share)
     else:
         throughput([int(size) for size in asked.sizes.split(",")], asked.seconds)
 

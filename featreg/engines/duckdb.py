@@ -203,6 +203,7 @@ class Warm:
     def __init__(self) -> None:
         self.connection = duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False})
         self.connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
+        self._there: dict[str, pa.Table] = {}
 
     def close(self) -> None:
         self.connection.close()
@@ -222,7 +223,9 @@ class Warm:
             raise DataError(f"a query failed: {_first_line(error)}") from None
 
     def _put(self, name: str, table: pa.Table) -> None:
-        self.connection.register(name, table)
+        if self._there.get(name) is not table:  # the views of a source ask for the same rows one after another
+            self.connection.register(name, table)
+            self._there[name] = table
 
 
 @contextmanager

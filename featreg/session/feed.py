@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TABLE = "featreg_pushed"
 _Put = tuple[bytes, bytes]
 _Laid = tuple[list[bytes], Chunk]
+_CLOCKS_DIFFER = 100_000  # microseconds by which a reader's clock may be behind a pusher's, and its now not before S of a busy key's state
 _MOST_LOOKS = 1000  # how often a push looks again because a materialize was at the same keys
 
 
@@ -160,9 +161,10 @@ class Feed:
             if first == len(records):
                 continue
             if (number, first) not in laid:
-                laid[number, first] = self._laid_out(one, table.slice(sum(record.rows.num_rows for record in records[:first])))
+                begin = sum(record.rows.num_rows for record in records[:first])
+                laid[number, first] = self._laid_out(one, table.slice(begin) if begin else table)
             after = self._after(state, run, records[first:])
-            one.writer.s, one.writer.soon = after.s, after.newest
+            one.writer.s, one.writer.soon = after.s, after.newest - _CLOCKS_DIFFER
             since = _batched(run) if self.gives_way else None
             for names, chunk in laid[number, first]:
                 change = one.writer.change(*_since(names, chunk, since))

@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import featreg
+from featreg.engines.kept import Kept, from_bytes
 from featreg.engines.spark import Spark
-from featreg.engines.worker import Checked, Kept, Split, Told, error_of, from_bytes, kernels_folder, told_in, versions
+from featreg.engines.spread import Split
+from featreg.engines.worker import Checked, Told, error_of, kernels_folder, told_in, versions
 from featreg.session.output import write_parts
 from tests.shop import ENTITY, ORDERS, REALTIME_SET, RECENT, Shop, at, order, spine_of
 from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown

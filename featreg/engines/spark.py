@@ -23,8 +23,10 @@ import pyarrow.parquet as pq
 
 from featreg.engines.duckdb import DuckDB, widest
 from featreg.engines.java import use_java
+from featreg.engines.kept import to_bytes
 from featreg.engines.pieces import Piece, cut, in_paths
-from featreg.engines.worker import ROWS, Checked, Held, InFiles, Split, Spread, Task, error_of, to_bytes, told_in, versions
+from featreg.engines.spread import Split, Spread
+from featreg.engines.worker import ROWS, Checked, Held, InFiles, Task, error_of, told_in, versions
 from featreg.errors import DataError, UsageError
 from featreg.kernels import use_cache
 from featreg.plan.relation import Relation, quote

@@ -21,8 +21,10 @@ from featreg.compile import CompiledSet, CompiledView, Lookup
 from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.engines.duckdb import source_files
+from featreg.engines.kept import from_bytes
 from featreg.engines.spark import AS_WRITTEN, Overflown, Rows, Spark, arrow_schema, is_frame, is_uri
-from featreg.engines.worker import PLACED, ROWS, InFiles, Split, from_bytes
+from featreg.engines.spread import PLACED, Split
+from featreg.engines.worker import ROWS, InFiles
 from featreg.errors import DataError, OverflowDataError, RejectedRowsError
 from featreg.instants import format_instant
 from featreg.plan.relation import Relation, quote

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from featreg.engines.kept import from_bytes
 from featreg.engines.spark import Rows, Spark
-from featreg.engines.worker import PLACED, from_bytes
+from featreg.engines.spread import PLACED
 from featreg.plan.scan_sql import ScanText, scan_text
 from featreg.session.distributed import Source, examples_of, rows_of_part
 from featreg.session.run_rows import Reading, Run, SortedRows

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 
 from featreg.algebra.schedule import OVERFLOW
 from featreg.compile.program import SweepProgram
-from featreg.engines.worker import ROWS, Held, InFiles, Kept, Spread, Told, from_bytes, query_batches, sorted_batches, to_bytes
+from featreg.engines.kept import Kept, from_bytes, to_bytes
+from featreg.engines.spread import Spread, sorted_batches
+from featreg.engines.worker import ROWS, Held, InFiles, Told, query_batches
 from featreg.expressions import Typed
 from featreg.instants import Cadence
 from featreg.session.manifest import part_fingerprint

@@ -174,8 +174,7 @@ class SetReader:
             return self._vectors(rows, encoded, as_of, stamp, *self.store.gather(names_of_all))
         except TooEarly:
             groups = [(group.sweeper, len(encoded[lookup.key.shape][0]) >> 1) for lookup in self.lookups for group in lookup.groups]
-            if (found := reach_back(self.store, names_of_all, groups)) is None:
-                raise
+            found = reach_back(self.store, names_of_all, groups) or self.store.gather(names_of_all)  # its pieces may have gone meanwhile
             return self._vectors(rows, encoded, as_of, stamp, *found)
 
     def _vectors(

@@ -23,7 +23,8 @@ from tests.benchmarks.online import repository
 
 RATE = 1_000  # events a second of the events' own time, so that windows move and tiles are folded while it runs
 WARM = 400_000  # events that are there when the clock starts
-FILL = 16_000_000  # events before a soak: 28 days of their own time, so that windows are full, and heads of keys that seldom come too
+FILL = 8_000_000  # events before a soak, 14 days of their own time: windows are full then
+SOAK_KEYS = 20_000  # each of which has come often enough by then that its tiles are there and its head is as long as it gets
 
 
 def pushed_repository(root: Path) -> None:
@@ -34,12 +35,17 @@ def pushed_repository(root: Path) -> None:
     (root / "conf" / "local.toml").write_text("")
 
 
-def portions(count: int, size: int, rate: float = RATE) -> Any:
-    """`count` events in tables of `size`, zipf keys, in the order of their time, so many a second of it; drawn anew when they end."""
+def portions(count: int, size: int, rate: float = RATE, keys: int | None = None) -> Any:
+    """`count` events in tables of `size`, zipf keys, in the order of their time, so many a second of it; drawn anew when they end.
+
+    keys: how many different ones there are; None for all of the file.
+    """
     import pyarrow.parquet as pq
 
     table = pq.read_table(data.events(4_000_000))
     users, values, categories = (table[name].combine_chunks() for name in ("user_id", "value", "category"))
+    if keys is not None:
+        users = pa.array(users.to_numpy() % keys)
     at, done = data.START_AT, 0
     while done < count:
         begin = done % (len(table) - size)
@@ -184,7 +190,7 @@ def soak(seconds: float) -> None:
         with featreg.open(root) as registry:
             registry.apply()
             began, pushed, rate, told = time.perf_counter(), 0, 0.0, 0.0
-            for rows in portions(1 << 62, size, FILL / (28 * 86_400)):
+            for rows in portions(1 << 62, size, FILL / (14 * 86_400), SOAK_KEYS):
                 registry.push("events", rows)
                 pushed += size
                 spent = time.perf_counter() - began

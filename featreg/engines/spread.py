@@ -42,7 +42,7 @@ class Split:
 class Spread:
     """Rows in, bytes for each partition out: all rows of a key have one place, and Spark moves them without looking into them.
 
-    Row by row through the JVM, and sorted there, they cost it 2.7 us each, and so 1.5, most of which is its reading of Parquet.
+    Row by row through the JVM, and sorted there, they would cost it 2.7 us each.
     slots: by place, what Spark hashes into that partition · split: where a key has several places, no more than there are ·
     folder: where rows wait for the next step, when it is on the same machine; else Spark carries them.
     """

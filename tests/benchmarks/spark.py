@@ -217,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--hot", type=float, default=0.0, help="the share of rows that belong to one key")
-    parser.add_argument("--rivals", nargs="*", default=["frames"])
+    parser.add_argument("--rivals", nargs="*", default=["frames"], help="frames, sliding, or none: featreg's side alone")
     parser.add_argument("--growth", type=int, nargs="*", default=[])
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()

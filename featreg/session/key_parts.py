@@ -42,30 +42,27 @@ class KeyParts:
 
     def records(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
         """What stands behind a group's prefix in the store's keys: of the states of all rows, then of their heads."""
-        return _records(self._keys(rows))
+        return _records([self.encoded(row) for row in rows])
 
     def different_records(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[bytes], np.ndarray | None]:
         """As `records`, of each key once, and which of these keys each row has; None: each its own."""
-        keys = self._keys(rows)
-        different = dict.fromkeys(keys)
-        if len(different) == len(keys):
-            return _records(keys), None
-        number = dict(zip(different, range(len(different))))
-        return _records(number), np.array([number[key] for key in keys])
+        parts = self._plain_parts(rows)
+        keys = [self.encoded(row) for row in rows] if parts is None else parts
+        number: dict[Any, int] = {}
+        index = [number.setdefault(key, len(number)) for key in keys]
+        different = number if parts is None or self.encode_part is None else map(self.encode_part, number)
+        return _records(list(different)), None if len(number) == len(keys) else np.array(index)
 
-    def _keys(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
-        return self._plain_keys(rows) or [self.encoded(row) for row in rows]
-
-    def _plain_keys(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes] | None:
-        """The keys of rows whose one part is taken as it is: a fifth of the time of looking at each; None where some needs a look."""
-        if self.encode_part is None or self.plain is None:
+    def _plain_parts(self, rows: Sequence[Mapping[str, Any]]) -> list[Any] | None:
+        """The keys' one part where it is taken as it is: a fifth of the time of looking at each; None where some needs a look."""
+        if self.plain is None:
             return None
         column = self.columns[0]
         try:
             parts = [row[column] for row in rows]
         except KeyError:
             return None
-        return list(map(self.encode_part, parts)) if set(map(type, parts)) == {self.plain} else None
+        return parts if set(map(type, parts)) == {self.plain} else None
 
 
 def _records(keys: Iterable[bytes]) -> list[bytes]:

@@ -25,9 +25,12 @@ import pytest
 import featreg
 from featreg.errors import DataError, RefusedError, StoreError, StoreUnavailable, UsageError
 from featreg.instants import format_instant, parse_instant
+from featreg.serve.desk import Desk, NotFound
 from featreg.serve.settings import ServeSettings, serve_settings
 from featreg.serve.tokens import Tokens, digest_of, read_tokens
+from featreg.session.group_reader import TooEarly
 from featreg.session.parity import same_bits
+from featreg.session.profile import read_profile
 from tests.redis_process import RedisProcess
 from tests.service_process import EVERYTHING, EXPIRED, PUSHER, READER, TOKENS, ServiceProcess
 from tests.shop import PROFILE, REALTIME_SHOP, START, WHOLE_SHOP, Shop, at, order, order_table
@@ -141,6 +144,37 @@ def test_every_type_of_key_request_and_feature_comes_back_with_its_bits(tmp_path
             assert seen >= {int, float, str, bool, date, datetime, Decimal, list}
             one = client.online("every", asked[0], at=format_instant(parse_instant(at(10))))
             assert differences(one, theirs[0]) == []
+
+
+def test_reads_that_go_to_the_store_together_are_told_what_each_alone_is(shop: Shop) -> None:
+    """One and many keys, instants and pins, unknown sets, wrong keys and forms, in any company: the same bytes, counts and errors."""
+    when = [format_instant(parse_instant(at(minutes))) for minutes in (1600, 1595, 10)]
+    kinds: list[Any] = [
+        {"keys": CUSTOMERS[0], "at": when[0]}, {"keys": CUSTOMERS, "at": when[0]}, {"keys": CUSTOMERS[:3], "at": when[1]},
+        {"keys": [], "at": when[0]}, {"keys": {"customer": None}, "at": when[0]}, {"keys": CUSTOMERS[1], "at": when[0], "types": "?"},
+        {"keys": {"customer": 7}, "at": when[0]}, {"keys": {"client": "ann"}, "at": when[0]}, {"keys": CUSTOMERS[0], "at": when[2]},
+        {"keys": CUSTOMERS[0], "at": "soon"}, {"keys": CUSTOMERS[0], "at": when[0], "pin": "no:1"}, {"keys": 3}, None,
+    ]  # fmt: skip
+    dice = random.Random(7)
+    desk = Desk(shop.root, read_profile(shop.root, "local"), ServeSettings(max_keys=30))
+
+    def alone(name: str, one: Any) -> Any:
+        try:
+            return desk.read(name, one)
+        except Exception as error:
+            return type(error), str(error)
+
+    seen = set()
+    try:
+        for number in range(60):
+            asked = [(dice.choice(["model"] * 9 + ["none"]), dice.choice(kinds)) for _ in range(dice.randint(1, 9) if number else 0)]
+            together = desk.read_together(asked)
+            shown = [(type(one), str(one)) if isinstance(one, Exception) else one for one in together]
+            assert shown == [alone(name, one) for name, one in asked]
+            seen |= {type(one) for one in together}
+    finally:
+        desk.close()
+    assert seen >= {tuple, NotFound, DataError, TooEarly, UsageError}
 
 
 # Who may do what
@@ -536,6 +570,31 @@ def test_more_than_it_can_do_is_told_at_once(tmp_path: Path) -> None:
                 assert time.monotonic() < until
                 time.sleep(0.2)
             assert answer[2]["values"]["n_1d"] == 2
+
+
+def test_many_connections_at_once_to_redis_each_get_their_own_answer(tmp_path: Path) -> None:
+    """Good and wrong requests side by side on twelve connections: each is answered as the library answers it."""
+    with RedisProcess(tmp_path) as redis:
+        shop = Shop(tmp_path / "shop", WHOLE_SHOP, f'{PROFILE}[online]\nstore = "redis"\nurl = "{redis.url()}"\n').applied()
+        shop.put("one", a_few(0, 1600, 600, 5))
+        with shop.open() as registry, ServiceProcess(shop.root) as service:
+            registry.materialize(to=at(1600))
+            wanted = [registry.online("model", key, at=at(1600)) for key in CUSTOMERS]
+
+            def ask(number: int) -> list[str]:
+                dice, found = random.Random(number), []
+                with featreg.Client(service.url, READER) as client:
+                    for _ in range(60):
+                        if dice.random() < 0.2:
+                            with pytest.raises(DataError, match="is VARCHAR"):
+                                client.online("model", {"customer": number}, at=at(1600))
+                        some = [dice.randrange(len(CUSTOMERS)) for _ in range(dice.choice([1, 1, 3]))]
+                        answer = client.online("model", [CUSTOMERS[place] for place in some], at=at(1600))
+                        found += [name for place, one in zip(some, answer, strict=True) for name in differences(one, wanted[place])]
+                return found
+
+            with ThreadPoolExecutor(12) as pool:
+                assert list(pool.map(ask, range(12))) == [[]] * 12
 
 
 def test_a_disk_and_a_redis_that_are_full_are_told_and_nothing_is_half_there_or_twice(tmp_path: Path) -> None:

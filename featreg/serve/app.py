@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from featreg.errors import DataError, FeatregError, LeaseHeldError, RefusedError, StoreError, StoreUnavailable, UsageError
-from featreg.serve.desk import Desk, NotFound, TooMany, push_request
+from featreg.serve.desk import Desk, NotFound, Told, TooMany, push_request
 from featreg.serve.metrics import Metrics
 from featreg.serve.openapi import describe
 from featreg.serve.request_log import RequestLog
@@ -30,6 +30,7 @@ from featreg.session.profile import Profile
 
 JSON, ARROW, PLAIN = b"application/json", b"application/vnd.apache.arrow.stream", b"text/plain; version=0.0.4; charset=utf-8"
 SHORT_READ = 16  # keys that are read on the loop: under a millisecond
+TOGETHER = 16  # requests that go to a store that is a server at once
 QUICK, SLOW = 0.05, 1.0  # seconds for which the loop waits for a store that is a server, and does not ask it again when it was slower
 DISCARDED = 64_000_000  # bytes of a body that is too large that are read before it is refused
 WAITING = 64  # tasks for each thread, from which on requests are told to come again
@@ -115,6 +116,7 @@ class Service:
         self.is_local = profile.store == "lmdb"
         self.desk: Desk | None = None
         self._slow_until = 0.0
+        self._arrived: list[tuple[str, Any, asyncio.Future[Told | None]]] = []
         self._described: tuple[int, dict[Holder, bytes]] = (-1, {})
         self._prefix, self._number = os.urandom(5).hex(), 0
 
@@ -251,7 +253,7 @@ class Service:
         keys = asked.get("keys") if isinstance(asked, dict) else None
         request.facts["keys"] = len(keys) if isinstance(keys, list) else 1
         assert self.desk is not None
-        found = self._read_at_once(name, asked) if request.facts["keys"] <= SHORT_READ else None
+        found = await self._read_at_once(name, asked) if request.facts["keys"] <= SHORT_READ else None
         if found is None:
             async with asyncio.timeout_at(request.ends):
                 found = await self.reads.run(lambda desk: desk.read(name, asked))
@@ -260,18 +262,41 @@ class Service:
             self.metrics.add("featreg_vectors_total", (("set", name), ("status", status)), count)
         return Answer(200, body)
 
-    def _read_at_once(self, name: str, asked: Any) -> tuple[bytes, dict[str, int]] | None:
-        """A short read, here; None while a store that is a server is not as quick as it should be: then threads wait for it."""
+    async def _read_at_once(self, name: str, asked: Any) -> Told | None:
+        """A short read, here; None while a store that is a server is not as quick as it should be: then threads wait for it.
+
+        Reads from such a store that have arrived together go there together: one way there and back for all of them.
+        """
         assert self.desk is not None
         if self.is_local:
             return self.desk.read(name, asked)
         if time.monotonic() < self._slow_until:
             return None
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Told | None] = loop.create_future()
+        self._arrived.append((name, asked, answered))
+        if len(self._arrived) == 1:
+            loop.call_soon(self._read_together)  # when all that has arrived has come as far as this
+        return await answered
+
+    def _read_together(self) -> None:
+        assert self.desk is not None
+        arrived, self._arrived = self._arrived[:TOGETHER], self._arrived[TOGETHER:]
+        if self._arrived:
+            asyncio.get_running_loop().call_soon(self._read_together)
         try:
-            return self.desk.read(name, asked)
-        except StoreUnavailable:
-            self._slow_until = time.monotonic() + SLOW
-            return None
+            found = self.desk.read_together([(name, asked) for name, asked, _ in arrived])
+        except Exception as error:
+            found = [error] * len(arrived)
+        for (_, _, answered), one in zip(arrived, found):
+            if isinstance(one, StoreUnavailable):
+                self._slow_until = time.monotonic() + SLOW
+            if answered.cancelled():
+                continue
+            if isinstance(one, Exception) and not isinstance(one, StoreUnavailable):
+                answered.set_exception(one)
+            else:
+                answered.set_result(None if isinstance(one, Exception) else one)
 
     async def _push(self, request: Request, name: str) -> Answer:
         holder = self._holder(request)

@@ -1,15 +1,16 @@
 """Answer one request with an open registry: JSON in, JSON out.  A thread has its own desk, for a reader serves one thread."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from featreg.canonical import content_id
-from featreg.errors import DataError, UsageError, did_you_mean
+from featreg.errors import DataError, FeatregError, StoreUnavailable, UsageError, did_you_mean
 from featreg.instants import parse_instant
 from featreg.serve.settings import ServeSettings
 from featreg.serve.wire import Convert, instant_text, row_reader, types_of, writer
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _ASKED = {"keys", "at", "pin", "types"}
 _PUSHED = {"rows", "id"}
 _instant = lru_cache(1024)(instant_text)
+
+
+Told = tuple[bytes, dict[str, int]]  # an answer, and how many vectors of which worst status are in it
 
 
 class NotFound(UsageError):
@@ -43,6 +47,18 @@ class Wording:
     read_row: Any
     writers: tuple[tuple[str, Convert], ...]
     types: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A request for vectors.  rows: as they came · is_one: a vector is answered, not a list · known: the types that a client has."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    is_one: bool
+    as_of: int | None
+    pin: str | None
+    known: str | None
 
 
 class Desk:
@@ -73,30 +89,68 @@ class Desk:
 
     # Reading
 
-    def read(self, name: str, asked: Any) -> tuple[bytes, dict[str, int]]:
-        """The answer to a read, and how many vectors of which worst status are in it.
+    def read(self, name: str, asked: Any) -> Told:
+        """The answer to a read.
 
         Raises: FeatregError; the service says which HTTP status that is.
         """
+        return self._read_one(self._reading(name, asked))
+
+    def read_together(self, asked: Sequence[tuple[str, Any]]) -> list[Told | Exception]:
+        """As `read` of each; those of one set and instant are one read of the store.  What one would raise stands in its place."""
+        answers: dict[int, Told | Exception] = {}
+        alike: dict[tuple[str, str | None, int | None], list[tuple[int, Reading]]] = {}
+        for number, (name, one) in enumerate(asked):
+            try:
+                reading = self._reading(name, one)
+            except FeatregError as error:
+                answers[number] = error
+            else:
+                alike.setdefault((name, reading.pin, reading.as_of), []).append((number, reading))
+        for several in alike.values():
+            answers |= zip([number for number, _ in several], self._read_alike([reading for _, reading in several]))
+        return [answers[number] for number in range(len(asked))]
+
+    def _reading(self, name: str, asked: Any) -> Reading:
         keys, at, pin, known = _read_request(asked)
         rows = [keys] if isinstance(keys, dict) else keys
         if len(rows) > self.settings.max_keys:
             raise TooMany(f"a request has at most {self.settings.max_keys:,} keys; this one has {len(rows):,}.\n  Ask in several.")
-        as_of = None if at is None else parse_instant(at)
+        return Reading(name, rows, isinstance(keys, dict), None if at is None else parse_instant(at), pin, known)
+
+    def _read_one(self, reading: Reading) -> Told:
+        name, pin, as_of = reading.name, reading.pin, reading.as_of
         while True:
             wording = self._wording(name, pin)
-            given = [wording.read_row(dict(row)) for row in rows]
-            found = self.registry.online(name, given[0] if isinstance(keys, dict) else given, at=as_of, pin=pin)
+            rows = [wording.read_row(dict(row)) for row in reading.rows]
+            if reading.is_one:
+                found: Sequence[Vector] = [self.registry.online(name, rows[0], at=as_of, pin=pin)]
+            else:
+                found = self.registry.online(name, rows, at=as_of, pin=pin)
             if self._wording(name, pin) is wording:  # else other versions came to be served on the way, and may be of other types
-                break
-        statuses: dict[str, int] = {}
-        if isinstance(found, Vector):
-            answer = _document(wording, found, statuses)
-        else:
-            answer = {"vectors": [_document(wording, vector, statuses) for vector in found]}
-        if known is not None and known != wording.types["id"]:
-            answer["types"] = wording.types
-        return orjson.dumps(answer), statuses
+                return _told(wording, reading, found)
+
+    def _read_alike(self, readings: Sequence[Reading]) -> list[Told | Exception]:
+        """Those of one set, pin and instant."""
+        if len(readings) > 1:
+            first = readings[0]
+            try:
+                wording = self._wording(first.name, first.pin)
+                rows = [wording.read_row(dict(row)) for reading in readings for row in reading.rows]
+                found = iter(self.registry.online(first.name, rows, at=first.as_of, pin=first.pin))
+                if self._wording(first.name, first.pin) is wording:
+                    return [_told(wording, reading, list(islice(found, len(reading.rows)))) for reading in readings]
+            except StoreUnavailable as error:
+                return [error] * len(readings)
+            except FeatregError:
+                pass  # it is one's alone: each is asked by itself, and told its own
+        return [self._read_alone(reading) for reading in readings]
+
+    def _read_alone(self, reading: Reading) -> Told | Exception:
+        try:
+            return self._read_one(reading)
+        except Exception as error:
+            return error
 
     def _wording(self, name: str, pin: str | None) -> Wording:
         try:
@@ -174,6 +228,15 @@ def _refuse_unknown(asked: Mapping[str, Any], known: set[str]) -> None:
     for name in asked:
         if name not in known:
             raise UsageError(f'there is no "{name}" in a request.\n  {did_you_mean(name, sorted(known), "There are")}')
+
+
+def _told(wording: Wording, reading: Reading, vectors: Sequence[Vector]) -> Told:
+    statuses: dict[str, int] = {}
+    documents = [_document(wording, vector, statuses) for vector in vectors]
+    answer: dict[str, Any] = documents[0] if reading.is_one else {"vectors": documents}
+    if reading.known is not None and reading.known != wording.types["id"]:
+        answer["types"] = wording.types
+    return orjson.dumps(answer), statuses
 
 
 def _document(wording: Wording, vector: Vector, statuses: dict[str, int]) -> dict[str, Any]:

@@ -215,9 +215,9 @@ def test_the_client_raises_what_the_library_raises(service: ServiceProcess, shop
         ):
             with pytest.raises((DataError, RefusedError, UsageError)) as theirs:
                 call(registry)
-            with pytest.raises(type(theirs.value)) as ours:
+            with pytest.raises((DataError, RefusedError, UsageError)) as ours:
                 call(client)
-            assert str(ours.value) == str(theirs.value)
+            assert isinstance(theirs.value, type(ours.value)) and str(ours.value) == str(theirs.value)
         with pytest.raises(UsageError, match="there is no pin"):
             client.online("model", {"customer": "ann"}, pin="no:1")
     with pytest.raises(RefusedError, match="no token"):

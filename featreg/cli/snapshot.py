@@ -140,7 +140,8 @@ def ls(
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         found, state = registry.snapshots(source), registry.control()
-    held = {one.id: state.holders(one.id) for one in found}
+    holders = state.holders()
+    held = {one.id: holders.get(one.id, []) for one in found}
 
     def render(console: "Console") -> None:
         if not found:

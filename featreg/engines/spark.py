@@ -28,6 +28,7 @@ from featreg.engines.pieces import Piece, cut, in_paths
 from featreg.engines.spread import Split, Spread
 from featreg.engines.worker import ROWS, Checked, Held, InFiles, Task, error_of, told_in, versions
 from featreg.errors import DataError, UsageError
+from featreg.instants import DAY
 from featreg.kernels import use_cache
 from featreg.plan.relation import Relation, quote
 
@@ -51,7 +52,6 @@ _MEANWHILE = {  # what the session is set to while a job of ours runs, whatever 
 }
 AS_WRITTEN = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
 _FILES = ("parquet", "csv", "json")
-_DAY = 86_400_000_000
 _FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 _CHUNK = 1 << 16  # rows of a table in one blob
 _ABSENT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
@@ -394,7 +394,7 @@ def _day_before(instant: int) -> str | None:
     """A day that begins before the instant, for a bound that need not be sharp; None beyond the years that have four digits."""
     if not _FIRST_DAY.timestamp() * 1e6 < instant < _LAST_DAY.timestamp() * 1e6:
         return None
-    return datetime.fromtimestamp((instant - _DAY) // 1_000_000, UTC).date().isoformat()
+    return datetime.fromtimestamp((instant - DAY) // 1_000_000, UTC).date().isoformat()
 
 
 def quoted(name: str) -> str:

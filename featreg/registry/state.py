@@ -59,12 +59,16 @@ class ControlState:
         """The last one taken of a source that is not removed."""
         return next((one for one in reversed(list(self.snapshots.values())) if one.source == source and one.removed_at is None), None)
 
-    def holders(self, snapshot: str) -> list[str]:
-        """What needs a snapshot: training sets, and pins of models that were trained on them."""
-        by_files = self.by_files()
-        held = [made for made in self.kept_training_sets if snapshot in made.needed(by_files).values()]
-        pins = [pin.name for pin in self.pins.values() if any(pin.manifest in made.manifests for made in held)]
-        return [*(f"pin {name}" for name in pins), *(f"training set {made.id[:12]}" for made in held)]
+    def holders(self) -> dict[str, list[str]]:
+        """What needs each snapshot: pins of models that were trained on training sets, and these.  One that nothing needs is not in it."""
+        by_files, held = self.by_files(), dict[str, list[KeptTrainingSet]]()
+        for made in self.kept_training_sets:
+            for snapshot in made.needed(by_files).values():
+                held.setdefault(snapshot, []).append(made)
+        return {
+            snapshot: [*(f"pin {name}" for name in self._trained_on_any(sets)), *(f"training set {made.id[:12]}" for made in sets)]
+            for snapshot, sets in held.items()
+        }
 
     def by_files(self) -> dict[tuple[str, str], str]:
         """The newest snapshot that is not removed of each (source, manifest_id): it has what was read at a location before it was kept."""
@@ -77,7 +81,11 @@ class ControlState:
 
     def trained_on(self, training_set: KeptTrainingSet) -> list[str]:
         """The pins of models that were trained on it."""
-        return [pin.name for pin in self.pins.values() if pin.manifest in training_set.manifests]
+        return self._trained_on_any([training_set])
+
+    def _trained_on_any(self, training_sets: Iterable[KeptTrainingSet]) -> list[str]:
+        manifests = {manifest for made in training_sets for manifest in made.manifests}
+        return [pin.name for pin in self.pins.values() if pin.manifest in manifests]
 
     @property
     def current_versions(self) -> dict[str, int]:

@@ -164,13 +164,16 @@ class _Received(Vectors):
     """Vectors that came one by one; columns are made of them."""
 
     def __init__(self, vectors: list[Vector], types: Mapping[str, DataType]):
-        self._made, self._types = vectors, types
+        self._received, self._types = vectors, types
 
     def __len__(self) -> int:
-        return len(self._vectors())
+        return len(self._received)
+
+    def _make(self) -> list[Vector]:
+        return self._received
 
     def _some(self, rows: slice) -> Vectors:
-        return _Received(self._vectors()[rows], self._types)
+        return _Received(self._received[rows], self._types)
 
     def to_arrow(self) -> "pa.Table":
         import pyarrow as pa

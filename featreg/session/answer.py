@@ -1,5 +1,6 @@
 """What serving answers, without what computes it: a client needs no kernels."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
@@ -30,13 +31,13 @@ class Vectors(Sequence[Vector]):
 
     _made: list[Vector] | None = None
 
+    @abstractmethod
     def to_arrow(self) -> "pa.Table":
         """The values: a column for each feature in declared order, a row for each that was asked; null where there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def status_to_arrow(self) -> "pa.Table":
         """The statuses, in the columns and rows of `to_arrow`: texts in a dictionary."""
-        raise NotImplementedError
 
     def to_pandas(self) -> "pandas.DataFrame":
         return self.to_arrow().to_pandas()
@@ -49,11 +50,13 @@ class Vectors(Sequence[Vector]):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
+    @abstractmethod
     def _make(self) -> list[Vector]:
-        raise NotImplementedError
+        """Every vector, in order; asked for once."""
 
+    @abstractmethod
     def _some(self, rows: slice) -> "Vectors":
-        raise NotImplementedError
+        """Those of some rows."""
 
     def _vectors(self) -> list[Vector]:
         if self._made is None:

@@ -189,11 +189,11 @@ def _since_when(registry: "Registry", source: EventSource, need: Need) -> Covera
     """
     profile = registry.profile
     starts = None if source.starts is None else parse_instant(source.starts)
-    bounds = [bound for bound in (need.earliest, starts) if bound is not None]
-    if not bounds or not is_files(profile, source.name) or source.stream_mode is not None:
+    earliest = need.since(starts)
+    if earliest is None or not is_files(profile, source.name) or source.stream_mode is not None:
         return Coverage()
     files = list_files(location_of(profile, source.name), profile.root).files.values()
-    begins = first_event(files, source.event_time, max(bounds))
+    begins = first_event(files, source.event_time, earliest)
     if begins is None:
         return Coverage()
     return Coverage(tuple(replace(one, fails=starts is not None) for one in late_begin(source.name, need, begins, starts)))

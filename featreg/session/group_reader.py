@@ -139,7 +139,7 @@ class GroupReader:
             raise self._too_early(state.s, as_of)
         return cutoff, stale
 
-    def _too_early(self, s: int, as_of: int) -> "TooEarly":
+    def _too_early(self, s: int, as_of: int) -> TooEarly:
         earliest = s + self.view.cadence.delay
         return TooEarly(
             f"view '{self.view.name}' can no longer answer as of {format_instant(as_of)}; the earliest is {format_instant(earliest)}.\n"

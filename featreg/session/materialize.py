@@ -31,6 +31,7 @@ from featreg.session.profile import Profile
 from featreg.session.run_log import at_begin, covered_rows, files_cover, gives_way, left_beside, plan_log
 from featreg.session.run_rows import Run, Sort, sorted_by_duckdb
 from featreg.session.serving import groups_to_fill, read_serving, set_filled
+from featreg.session.source_files import SETTLED
 from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
 from featreg.stores.contract import Store, StoreConflict
@@ -38,7 +39,6 @@ from featreg.sweep.stream import BATCH_ROWS, key_borders
 from featreg.sweep.warm import WRITE, compile_for
 
 _MOST_LOOKS = 100  # how often a run looks again because another process was at the same view
-_SETTLED = 2_000_000_000  # nanoseconds after which a file system gives a change another time
 _CLEARING = {"clear": True}  # stands where a begun run stands, until the last key of the view is gone
 
 
@@ -220,7 +220,7 @@ def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, ids: 
         shown = Path(file).relative_to(profile.root).as_posix() if Path(file).is_relative_to(profile.root) else file
         size, mtime, sha256, ctime = known.get(shown, (0, 0, "", 0))
         if (size, mtime, ctime) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
-            ctime = stat.st_ctime_ns if time.time_ns() - stat.st_ctime_ns > _SETTLED else 0
+            ctime = stat.st_ctime_ns if time.time_ns() - stat.st_ctime_ns > SETTLED else 0
             sha256 = ids.of(file)
         found[shown] = [stat.st_size, stat.st_mtime_ns, sha256, ctime]
     return found

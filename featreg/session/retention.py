@@ -68,8 +68,9 @@ def plan_retention(registry: "Registry", now: int) -> RetentionPlan:
     """now: UTC microseconds."""
     state = registry.control()
     sources = dict(registry.applied().compiled.sources if state.applied else registry.compile().sources)
+    by_files = state.by_files()
     replays = sorted(
-        (replay for made in state.kept_training_sets for replay in _replays(state, made, sources, now)),
+        (replay for made in state.kept_training_sets for replay in _replays(state, made, made.needed(by_files), sources, now)),
         key=lambda one: (not one.unbounded, one.last_day is None, one.last_day or 0, one.what),
     )
     breaks = tuple(one for one in replays if one.held_by is None and one.is_past)
@@ -98,20 +99,21 @@ def apply_retention(registry: "Registry", now: int) -> tuple[RetentionPlan, int]
 
 def _tombstone(registry: "Registry", snapshot: str) -> None:
     def while_loose(state: ControlState) -> dict | None:
-        if state.holders(snapshot) or find_kept(state, snapshot, removed=True).removed_at is not None:
+        if snapshot in state.holders() or find_kept(state, snapshot, removed=True).removed_at is not None:
             return None
         return {"id": snapshot}
 
     append_decided(registry.log, registry.profile.control_cache, "snapshot_removed", while_loose)
 
 
-def _replays(state: ControlState, made: KeptTrainingSet, sources: dict[str, EventSource], now: int) -> Iterable[Replay]:
-    """One for each source of a training set, and for each pin of a model that was trained on it.
+def _replays(
+    state: ControlState, made: KeptTrainingSet, needed: dict[str, str], sources: dict[str, EventSource], now: int
+) -> Iterable[Replay]:
+    """One for each source of a training set, and for each pin of a model that was trained on it.  needed: source -> snapshot.
 
     A pinned version of a table keeps nothing by itself: who cleans the table up does not ask.
     """
     pins = [f"pin {name}" for name in state.trained_on(made)]
-    needed = made.needed(state.by_files())
     for name, read in made.sources.items():
         source, needs = sources.get(name), read["needs"]
         if needs is None:
@@ -143,12 +145,13 @@ def _last_day(state: ControlState, name: str, source: EventSource | None, earlie
 
 def _deletions(state: ControlState, sources: Iterable[EventSource], now: int) -> Iterable[Deletion]:
     """Snapshots that were taken before the source's retention began, that nothing holds, and that are not the source's newest."""
+    holders = state.holders()
     for source in sources:
         if source.retention is None:
             continue
         newest = state.newest_snapshot(source.name)
         for kept in _of(state, source.name):
-            if kept.at < now - parse_duration(source.retention) and kept is not newest and not state.holders(kept.id):
+            if kept.at < now - parse_duration(source.retention) and kept is not newest and kept.id not in holders:
                 yield Deletion(kept.id, source.name, kept.at, kept.bytes)
 
 

@@ -281,7 +281,7 @@ def remove(registry: "Registry", named: str) -> tuple[KeptSnapshot, int]:
 
     def unless_held(state: ControlState) -> dict:
         find_kept(state, kept.id)
-        if held := state.holders(kept.id):
+        if held := state.holders().get(kept.id):
             raise RefusedError(
                 f"snapshot {kept.id[:12]} of '{kept.source}' is held by {', '.join(held[:5])}{', …' if len(held) > 5 else ''}.\n"
                 "  What they were trained on could not be rebuilt without it, so it stays."

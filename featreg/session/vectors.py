@@ -12,7 +12,6 @@ from featreg.session.answer import STATUSES
 from featreg.session.answer import Vector as Vector
 from featreg.session.answer import Vectors as Vectors
 from featreg.sweep.finish import Column
-from featreg.sweep.words import to_arrow
 from featreg.vocabulary import DataType
 
 MISSING, ERROR, STALE, EMPTY, OK = STATUSES
@@ -73,7 +72,7 @@ class Swept:
                 _NUMBERS[kind.name], rows, [bitmaps.slice(wide * i, wide), words.slice(8 * rows * i, 8 * rows)], nulls[i]
             )
             if kind.name in _NUMBERS
-            else arrow_values(self.column(i))
+            else self.column(i).known()
             for i, kind in enumerate(self.types)
         ]  # fmt: skip
 
@@ -128,7 +127,7 @@ class ColumnVectors(Vectors):
         columns = []
         for name in self.names:
             place = self.places.get(name)
-            columns.append(arrow_values(self.derived[name].column) if place is None else by_part[place.part][place.column])
+            columns.append(self.derived[name].column.known() if place is None else by_part[place.part][place.column])
         return pa.table(columns, list(self.names))
 
     def status_to_arrow(self) -> pa.Table:
@@ -191,19 +190,14 @@ def derived_from(column: Column, inputs: Sequence[np.ndarray]) -> Derived:
 
 
 def python_values(column: Column) -> list[Any]:
-    """Python values, as `to_arrow().to_pylist()` gives them."""
+    """Python values, as `known().to_pylist()` gives them."""
     if column.type.name == "VARCHAR":
         pool = memoryview(column.text)  # type: ignore[arg-type]
         return [
             str(pool[w >> LENGTH_BITS : (w >> LENGTH_BITS) + (w & LONGEST_TEXT)], "utf-8") if v == 1 else None
             for w, v in zip(column.words.tolist(), column.valid.tolist())
         ]
-    return arrow_values(column).to_pylist()
-
-
-def arrow_values(column: Column) -> pa.Array:
-    """The values of a column as Arrow, null also where one is out of range."""
-    return to_arrow(column.words, (column.valid == 1).astype(np.uint8), column.type, column.items, column.text)
+    return column.known().to_pylist()
 
 
 def _some_of(column: Column, rows: slice) -> Column:

@@ -56,6 +56,10 @@ class Need:
         bounded = None if self.earliest is None or other.earliest is None else min(self.earliest, other.earliest)
         return Need(bounded, max(self.before, other.before))
 
+    def since(self, starts: int | None) -> int | None:
+        """The earliest event time that is needed of a source that starts then; None is all of a history whose start nobody knows."""
+        return max((bound for bound in (self.earliest, starts) if bound is not None), default=None)
+
     def touches(self, first: int | None, last: int | None) -> bool:
         """Whether a partition whose event times go from `first` to `last` has rows that are needed."""
         if first is None or last is None:
@@ -89,11 +93,9 @@ def window_coverage(
     verdicts: list[Verdict] = []
     unchecked: list[str] = []
     begins, ends = _reach(partitions)
-    earliest = need.earliest
-    if earliest is None and starts is None:
+    earliest = need.since(starts)
+    if earliest is None:
         verdicts.append(_unbounded(source, begins))
-    elif starts is not None:
-        earliest = starts if earliest is None else max(earliest, starts)
     if begins is None or ends is None:
         if earliest is None or earliest < need.before:
             verdicts.append(_no_rows(source, need))
@@ -140,9 +142,8 @@ def _gaps(source: str, need: Need, earliest: int | None, partitions: Sequence[Pa
 
 def late_begin(source: str, need: Need, begins: int, starts: int | None) -> list[Verdict]:
     """Whether data that begins then begins a day or more later than what is needed of all that there ever was."""
-    bounds = [bound for bound in (need.earliest, starts) if bound is not None]
-    earliest = max(bounds, default=need.before)
-    if earliest >= need.before or floor_to(begins, DAY) <= floor_to(earliest, DAY):
+    earliest = need.since(starts)
+    if earliest is None or earliest >= need.before or floor_to(begins, DAY) <= floor_to(earliest, DAY):
         return []
     declared = "" if starts is None else f" ({source} is declared to start at {format_instant(starts)})"
     return [

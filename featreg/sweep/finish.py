@@ -26,6 +26,10 @@ class Column:
     def arrow(self) -> pa.Array:
         return to_arrow(self.words, self.valid, self.type, self.items, self.text)
 
+    def known(self) -> pa.Array:
+        """As Arrow, null also where a number is out of range."""
+        return to_arrow(self.words, (self.valid == 1).astype(np.uint8), self.type, self.items, self.text)
+
 
 class Derivation:
     """Derived features compiled once: where their inputs and outputs are, and the program.
@@ -70,9 +74,7 @@ def _fill(words: np.ndarray, valid: np.ndarray, slot: int, column: Column, strin
     if not is_text(column.type):
         words[slot] = np.where(column.valid == 1, column.words, 0)
         return
-    array = Column(
-        column.words, np.where(column.valid == 1, column.valid, 0).astype(np.uint8), column.type, column.items, column.text
-    ).arrow()
+    array = column.known()
     if _is_wide(column.type):
         pair = np.frombuffer(array.buffers()[1], np.int64, 2 * len(array)).reshape(-1, 2)
         words[slot], words[slot + 1], valid[slot + 1] = pair[:, 0], pair[:, 1], column.valid

@@ -96,10 +96,15 @@ def make_chunk(batch: pa.RecordBatch, layout: Layout) -> Chunk:
     inputs = write_words(batch.columns[at:], layout.inputs, n)
     key_index = np.empty(n, np.int64)
     texts = np.array([is_text(kind) for kind in layout.keys], np.bool_)
-    numbered = number_keys(keys.words, keys.valid, texts, keys.text(), instant, spine_row, key_index)
+    numbered = number_keys(keys.words, keys.valid, texts, _owned(keys.text()), instant, spine_row, key_index)
     if numbered < 0:
         raise OutOfOrder(f"row {-numbered - 1} steps back: {batch.slice(max(0, -numbered - 2), 2).to_pylist()}")
-    return Chunk(key_index, spine_row, instant, event_time, inputs.words, inputs.valid, inputs.text(), shifts(layout.inputs))
+    return Chunk(key_index, spine_row, instant, event_time, inputs.words, inputs.valid, _owned(inputs.text()), shifts(layout.inputs))
+
+
+def _owned(text: np.ndarray) -> np.ndarray:
+    """A copy where it is not ours, for kernels are compiled for arrays that may be written to, and once more for others."""
+    return text if text.flags.writeable else text.copy()
 
 
 def shifts(types: Sequence[DataType]) -> np.ndarray:

@@ -98,8 +98,7 @@ class WordWriter:
         self._used = base
 
     def text(self) -> np.ndarray:
-        """A copy, for kernels are compiled for arrays that may be written to."""
-        return np.concatenate(self._pools) if self._pools else np.zeros(0, np.uint8)
+        return np.concatenate(self._pools) if len(self._pools) > 1 else self._pools[0] if self._pools else np.zeros(0, np.uint8)
 
     def put(self, column: int, array: pa.Array, data_type: DataType) -> None:
         """Write one column; `array` has the Arrow type of `data_type`, or one that holds the same words."""

@@ -43,7 +43,8 @@ def feature_store(root: Path, names: list[str], whole: set[str]):
 
 
 def taken(call, times: int) -> list[float]:
-    for number in range(20):
+    """Seconds of each call, after some that do not count; featreg's side is timed by this too."""
+    for number in range(50):
         call(number)
     found = []
     for number in range(times):

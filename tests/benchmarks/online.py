@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.benchmarks import data
+from tests.benchmarks.feast_online import taken
 
 FEATURES = """
         "count": agg.count().over("1h", "{window}"), "sum": agg.sum("value").over("1h", "{window}"),
@@ -138,14 +139,7 @@ def _warm(root: Path, varchar: bool) -> None:
 
 
 def _time(name: str, call, times: int) -> float:
-    for i in range(50):
-        call(i)
-    taken = []
-    for i in range(times):
-        began = time.perf_counter_ns()
-        call(i)
-        taken.append(time.perf_counter_ns() - began)
-    low, half, most = np.percentile(taken, [5, 50, 99]) / 1000
+    low, half, most = np.percentile(taken(call, times), [5, 50, 99]) * 1e6
     print(f"online, {name:<12} p50 {half:8.1f} us  p99 {most:8.1f} us  (p5 {low:.1f} us)")
     return float(half)
 

@@ -12,7 +12,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,9 +123,18 @@ class Spark:
         options = {key: str(value) for key, value in dict(settings.get("options", {})).items()}
         with self.told(f"source '{source}'"):
             if "table" in settings:
-                return self.frame_rows(self.session.table(str(settings["table"])))
+                return self.frame_rows(self._table(str(settings["table"])))
             reader = self.session.read.format(str(settings.get("format", "parquet"))).options(**AS_WRITTEN, **options)
             return self.frame_rows(reader.load(settings["path"]))
+
+    def _table(self, name: str) -> "DataFrame":
+        """A table or view as it is now; a session keeps which files a table had when it first met it."""
+        from pyspark.errors import AnalysisException
+
+        self.session.table(name)  # or it is an error that says so
+        with suppress(AnalysisException):  # what is in no catalog, and of which nothing is kept
+            self.session.catalog.refreshTable(name)
+        return self.session.table(name)
 
     def files(self, relation: Relation) -> Rows:
         """Rows that the driver's DuckDB has found: in Parquet files, which workers read, or by a text that it reads itself."""

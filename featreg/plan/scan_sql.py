@@ -239,10 +239,15 @@ def visible_sql(source: EventSource, relation: Relation, since: int | None = Non
     """The visible instants `v` of the rows of a relation, whether they fit their contract or not.  since: of those from it on."""
     read, place = read_columns(source, relation), {name: f"c{i}" for i, (name, _) in enumerate(source.columns)}
     arrived = _arrived(source, relation)
-    columns = read_list(source, read) + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
+    columns = [f"{read[name].text} AS {place[name]}" for name in times_of(source)] + ([f"{quote(ARRIVED)} AS {arrived}"] if arrived else [])
     visible = _visible(source, place, place[source.event_time], arrived)
     bounded = "" if since is None else f" WHERE {_not_before(source, place, arrived, since)} AND {visible} >= {since}"
     return f"SELECT {visible} AS v FROM (SELECT {', '.join(columns)} FROM {relation.text}){bounded}"
+
+
+def times_of(source: EventSource) -> tuple[str, ...]:
+    """The columns that say when a row is visible."""
+    return (source.event_time,) if source.available_column in (None, source.event_time) else (source.event_time, source.available_column)
 
 
 def held_sql(source: EventSource, relation: Relation, keys: Sequence[str], had: str, since: str | None, before: str | None) -> str:

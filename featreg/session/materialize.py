@@ -5,12 +5,10 @@ killed is finished by the next, which passes over the keys that were written.  E
 write expects the record of its run: of two processes that meet, one is told to look again.
 """
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -21,23 +19,23 @@ from featreg.engines.duckdb import DuckDB
 from featreg.errors import RefusedError, RejectedRowsError
 from featreg.instants import NEVER, format_instant
 from featreg.plan.groups import group_view, space_of, whole
-from featreg.plan.online import ViewState, check_files, plan_run, stored_state, view_state
+from featreg.plan.online import ViewState, plan_run, stored_state, view_state
 from featreg.registry.pushed import START, Position
 from featreg.session.feed import fed_state, stored_fed
 from featreg.session.file_ids import FileIds
 from featreg.session.key_writer import KEYS_A_WRITE, KeyWriter, whole_keys
 from featreg.session.keys import key_prefix, meta_key, pushed_key
 from featreg.session.profile import Profile
+from featreg.session.run_files import RunFinder
 from featreg.session.run_log import at_begin, covered_rows, files_cover, gives_way, left_beside, plan_log
-from featreg.session.run_rows import Run, Sort, sorted_by_duckdb
+from featreg.session.run_rows import Run
 from featreg.session.serving import groups_to_fill, read_serving, set_filled
-from featreg.session.source_files import SETTLED
-from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.stream import BATCH_ROWS, key_borders
 from featreg.sweep.warm import WRITE, compile_for
 
+Find = Callable[[DuckDB, Profile], RunFinder]
 _MOST_LOOKS = 100  # how often a run looks again because another process was at the same view
 _CLEARING = {"clear": True}  # stands where a begun run stands, until the last key of the view is gone
 
@@ -61,31 +59,31 @@ class Receipt:
 def materialize(
     engine: DuckDB, profile: Profile, views: Sequence[CompiledView], features: Callable[[Iterable[str]], Mapping[str, CompiledFeature]],
     to: int | None, rebuild: bool, progress: Callable[[str, int], None] | None, filled: Callable[[Store, Receipt], None],
-    sort: Sort | None = None,
+    find: Find = RunFinder,
 ) -> list[Receipt]:  # fmt: skip
     """Run each view in turn; a view that fails leaves the ones before it done and itself as it was.
 
     features: aggregates of what is or was applied, by definition id.  filled: told of each view that has come to `to`.
-    sort: who brings a run's rows; None is DuckDB.
+    find: who finds a run's rows and brings them.
     """
     now = time.time_ns() // 1000 if to is None else to
     compile_for(WRITE, map(build_program, views))
-    receipts, ids, sort = [], FileIds(), sort or sorted_by_duckdb
+    receipts, ids = [], FileIds()
     with open_store(profile) as store:
         for view in views:
-            receipts.append(_materialize_view(engine, profile, store, ids, view, features, now, rebuild, progress, sort))
+            receipts.append(_materialize_view(engine, profile, store, ids, view, features, now, rebuild, progress, find))
             filled(store, receipts[-1])
     return receipts
 
 
 def _materialize_view(
-    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, features, to: int, rebuild: bool, progress, sort: Sort
+    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, features, to: int, rebuild: bool, progress, find: Find
 ) -> Receipt:
     """Bring the groups of a view to `to`; they answer it when the last of them is there."""
     groups = (whole(view),) if rebuild else groups_to_fill(read_serving(store)[1], view, features)
     known = features(one for group in groups for one in group.ids)
     receipts = [
-        _materialize_group(engine, profile, store, ids, group_view(view, group, known), to, rebuild, progress, sort) for group in groups
+        _materialize_group(engine, profile, store, ids, group_view(view, group, known), to, rebuild, progress, find) for group in groups
     ]
     set_filled(store, view, groups)
     first, last = receipts[0], receipts[-1]
@@ -96,13 +94,13 @@ def _materialize_view(
 
 
 def _materialize_group(
-    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, to: int, rebuild: bool, progress, sort: Sort
+    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, to: int, rebuild: bool, progress, find: Find
 ) -> Receipt:
     """Finish a run that was interrupted, if there is one, then go on to `to`."""
     done: Receipt | None = None
     for _ in range(_MOST_LOOKS):
         try:
-            receipt = _run(engine, profile, store, ids, view, to, rebuild, progress, sort)
+            receipt = _run(engine, profile, store, ids, view, to, rebuild, progress, find)
         except StoreConflict:  # another process wrote here: what is left to do is in the store
             continue
         rebuild = False
@@ -120,7 +118,7 @@ def _summed(first: Receipt, second: Receipt) -> Receipt:
 
 
 def _run(
-    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, to: int, rebuild: bool, progress, sort: Sort
+    engine: DuckDB, profile: Profile, store: Store, ids: FileIds, view: CompiledView, to: int, rebuild: bool, progress, find: Find
 ) -> Receipt:
     """One run: the one that was begun, or else a new one to `to`.  What can be wrong with the data is told before the first write."""
     began = time.perf_counter()
@@ -135,20 +133,17 @@ def _run(
     if rebuild:
         state = ViewState()
     has_log = Position(*state.log) if state.log else fed.position if fed is not None else START
-    finder = SourceFinder(engine, profile, {})
-    files = _files_now(finder, profile, view, ids, {**(state.files or {}), **(state.begun["files"] if state.begun else {})})
+    finder = find(engine, profile)
     if state.begun is not None:
         note = f"finished the run to {format_instant(state.begun['to'])} that had been interrupted"
         to, s, run = state.begun["to"], state.begun["s"], state.begun["run"]
-        known, new = check_files(view, state.files or {}, {path: files[path] for path in files if path in state.begun["files"]})
-        check_files(view, state.begun["files"], files)
-        run_files = dict(state.begun["files"])
+        taken = finder.taken(view, ids, state, to)
         covered = state.begun.get("covered", to) if gives_way(view) else None
         part = plan_log(finder, profile, view, has_log, state, covered)
     else:
-        known, new = check_files(view, state.files or {}, files)
         to, asked = max(to, to if state.watermark is None else state.watermark), to
-        covered = files_cover(finder, view, [*known, *new], state.batched, to, time.time_ns() // 1000)
+        taken = finder.taken(view, ids, state, to)
+        covered = files_cover(finder, view, [*taken.known, *taken.new], state.batched, to, time.time_ns() // 1000)
         part = plan_log(finder, profile, view, has_log, state, covered)
         if state.watermark is not None and asked <= state.watermark and not part.is_new and covered == state.covered:
             note = f"nothing to do: the store is at {format_instant(state.watermark)}, and a store never rewinds"
@@ -157,14 +152,15 @@ def _run(
         if covered is not None:
             s = min(s, covered)  # what may still give way is folded into no tile
             note = left_beside(covered, to, max(NEVER if fed is None else fed.newest, part.newest))
-        run, run_files = state.run + 1, files
+        run = state.run + 1
     program, source = build_program(view), view.scan.source
-    known_rows = part.beside(finder.of_files(source.name, known), part.known)
-    new_rows = part.beside(finder.of_files(source.name, new), part.new)
+    known_rows = part.beside(finder.of_files(source.name, taken.known), part.known)
+    new_rows = part.beside(finder.of_files(source.name, taken.new), part.new)
     if known_rows is None and new_rows is None and part.pushed is None:
         new_rows = finder.nothing(source)
-    rows = sort(finder, Run(view, program, known_rows, new_rows, part.pushed, tuple(known), tuple(new), state.watermark, to, s))
-    rejected = rows.rejected
+    rows = finder.sorted(Run(view, program, known_rows, new_rows, part.pushed, taken.known, taken.new, state.watermark, to, s))
+    finder.check_as_taken(source, taken)
+    rejected = taken.rejected_by(state.rejected, rows.rejected)
     examples = _refuse_rejected(source, state.rejected + rejected, rows.examples()) if rejected else ()
     if rebuild:
         clear_space(store, space)
@@ -173,7 +169,7 @@ def _run(
         assert found is not None
         mark = found
     else:
-        begun = {"run": run, "to": to, "s": s, "files": run_files, "log": part.span, "covered": covered, "name": uuid.uuid4().hex}
+        begun = {"run": run, "to": to, "s": s, "files": taken.record, "log": part.span, "covered": covered, "name": uuid.uuid4().hex}
         mark = stored_state(replace(state, begun=begun))
         puts, expect = [(meta, mark)], {meta: found}
         if view.cadence.is_realtime and part.is_new:  # what this run reads of the log, no push brings
@@ -191,7 +187,7 @@ def _run(
                 firsts = np.append(0, key_borders(batch, len(view.scan.keys))) if batch.num_rows else np.zeros(0, int)
                 writer.clear(writer.names(batch, firsts))
     log = None if view.cadence.is_realtime or part.to == START else [part.to.segment, part.to.end]
-    ended = ViewState(run, to, s, run_files, state.rejected + rejected, log=log, covered=covered)
+    ended = ViewState(run, to, s, taken.record, state.rejected + rejected, log=log, covered=covered)
     store.write([(meta, stored_state(ended))], expect={meta: mark})
     return Receipt(
         view.name, writer.rows, writer.keys, writer.late_rows, rejected, to, time.perf_counter() - began, writer.bytes, note,
@@ -206,24 +202,6 @@ def clear_space(store: Store, space: str) -> None:
     while page := store.scan(prefix, limit=KEYS_A_WRITE):
         store.write([], [key for key, _ in page], expect={meta: mark})
     store.write([], [meta, pushed_key(space)], expect={meta: mark})
-
-
-def _files_now(finder: SourceFinder, profile: Profile, view: CompiledView, ids: FileIds, known: Mapping[str, list]) -> dict[str, list]:
-    """The source's files as a run records them: path -> [bytes, mtime, sha256, ctime].
-
-    Reads every byte of a file, but for one that is known and untouched: same size, mtime and ctime, which no program sets.
-    A ctime of the last seconds is recorded as 0, for the file can change without another one (as in git's index).
-    """
-    found = {}
-    for file in finder.files_of(view.scan.source):
-        stat = os.stat(file)
-        shown = Path(file).relative_to(profile.root).as_posix() if Path(file).is_relative_to(profile.root) else file
-        size, mtime, sha256, ctime = known.get(shown, (0, 0, "", 0))
-        if (size, mtime, ctime) != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):
-            ctime = stat.st_ctime_ns if time.time_ns() - stat.st_ctime_ns > SETTLED else 0
-            sha256 = ids.of(file)
-        found[shown] = [stat.st_size, stat.st_mtime_ns, sha256, ctime]
-    return found
 
 
 def _refuse_rejected(source: EventSource, rejected: int, examples: Sequence[str]) -> tuple[str, ...]:

@@ -32,14 +32,13 @@ if TYPE_CHECKING:
     from featreg.session.coverage import Named
     from featreg.session.distributed import DistributedTrainingSet
     from featreg.session.doctor import Finding
-    from featreg.session.materialize import Receipt
+    from featreg.session.materialize import Find, Receipt
     from featreg.session.online import OnlineReader
     from featreg.session.parity import Parity
     from featreg.session.parity_log import LoggedParity
     from featreg.session.push import Pusher, PushReceipt
     from featreg.session.reproduce import Reproduced
     from featreg.session.retention import RetentionPlan
-    from featreg.session.run_rows import Sort
     from featreg.session.snapshots import Taken
     from featreg.session.training_set import TrainingSet
     from featreg.session.verify import Difference, Verified
@@ -489,14 +488,16 @@ class Registry:
             tell_materialized(self.events, receipt, known[receipt.view], applied.generation)
 
         until = None if to is None else parse_instant(to)
-        return materialize(self.engine, self.profile, chosen, self.aggregates, until, rebuild, progress, filled, self._sort())
+        return materialize(self.engine, self.profile, chosen, self.aggregates, until, rebuild, progress, filled, self._find())
 
-    def _sort(self) -> "Sort | None":
+    def _find(self) -> "Find":
         if self.profile.engine != "spark":
-            return None
-        from featreg.session.distributed_runs import sorted_by_spark
+            from featreg.session.run_files import RunFinder
 
-        return partial(sorted_by_spark, self.spark)
+            return RunFinder
+        from featreg.session.distributed_files import SparkRunFinder
+
+        return partial(SparkRunFinder, self.spark)
 
     def aggregates(self, wanted: Iterable[str]) -> dict[str, CompiledFeature]:
         """Aggregates by definition id, of what is applied or ever was; what is in no record is left out."""

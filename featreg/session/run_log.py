@@ -8,11 +8,11 @@ from featreg.define.source import UNTIL_BATCH
 from featreg.instants import NEVER, format_instant
 from featreg.plan.online import ViewState
 from featreg.plan.relation import Relation
-from featreg.plan.scan_sql import visible_sql
 from featreg.registry.push_log import PushLog
 from featreg.registry.pushed import START, Position
 from featreg.session.feed import FedState
 from featreg.session.profile import Profile
+from featreg.session.run_files import RunFinder
 from featreg.session.sources import SourceFinder
 
 NO_LOG = ["", 0, "", 0]  # the span of a run that read nothing of it
@@ -57,7 +57,7 @@ def gives_way(view: CompiledView) -> bool:
     return view.scan.source.stream_mode == UNTIL_BATCH and view.cadence.is_realtime
 
 
-def files_cover(finder: SourceFinder, view: CompiledView, files: Sequence[str], before: int | None, to: int, now: int) -> int | None:
+def files_cover(finder: RunFinder, view: CompiledView, files: Sequence[str], before: int | None, to: int, now: int) -> int | None:
     """Up to where files take the place of pushed rows in a run to `to`: behind their newest row, so that where files lag nothing
     that was pushed is lost.  None for a view in which nothing gives way.
 
@@ -65,12 +65,10 @@ def files_cover(finder: SourceFinder, view: CompiledView, files: Sequence[str], 
     """
     if not gives_way(view):
         return None
-    source, before = view.scan.source, NEVER if before is None else before
-    relation = finder.of_files(source.name, files)
-    if relation is None or before >= to:
+    before = NEVER if before is None else before
+    if before >= to:
         return before
-    seen = visible_sql(source, relation, None if before == NEVER else before)
-    newest = finder.engine.rows(f"SELECT max(v) FROM ({seen}) WHERE v < {max(to, now)}")[0][0]
+    newest = finder.newest(view.scan.source, files, None if before == NEVER else before, max(to, now))
     return before if newest is None else max(before, min(to, newest + 1))
 
 

@@ -1,6 +1,6 @@
 """Say which rows a run brings to the store, and have DuckDB bring them, sorted by key.
 
-Another engine brings the same: see `distributed_runs`.
+Who finds them and brings the same by another engine: see `run_files` and `distributed_runs`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -70,9 +70,6 @@ class SortedRows:
     event_is_visible: bool
     rejected: int
     examples: Callable[[], Sequence[str]]
-
-
-Sort = Callable[[SourceFinder, Run], SortedRows]
 
 
 def sorted_by_duckdb(finder: SourceFinder, run: Run) -> SortedRows:

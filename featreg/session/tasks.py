@@ -58,6 +58,10 @@ def stream_fields(keys: Sequence[DataType], inputs: Sequence[DataType], event_is
     return fields | {f"i{n}": _carried(kind) for n, kind in enumerate(inputs)}
 
 
+def whole_numbers(names: Sequence[str]) -> dict[str, pa.DataType]:
+    return dict.fromkeys(names, pa.int64())
+
+
 def _carried(kind: DataType) -> pa.DataType:
     match kind.widened.name:
         case "BIGINT" | "TIMESTAMP":

@@ -10,7 +10,7 @@ import pytest
 
 from featreg.errors import RefusedError, StoreError
 from featreg.session import busy_keys
-from featreg.session.keys import BASE_RECORD, HEAD_RECORD, PIECE, STATE_RECORD
+from featreg.session.keys import records_of
 from tests.redis_process import RedisProcess
 from tests.shop import ENTITY, REALTIME_SET, RECENT, Shop, at, order, spine_of
 from tests.test_push import KEYS, LOG, NO_FILES, shop_of, trained
@@ -30,9 +30,10 @@ def answered(registry: Any, minutes: float) -> list[dict]:
     return [vector.values for vector in registry.online("model", KEYS, at=at(minutes))]
 
 
-def records(shop: Shop, ending: bytes) -> list[bytes]:
-    """Values of records of keys by how their names end; of pieces, by PIECE."""
-    return [value for key, value in shop.stored().items() if key[0] == 1 and key.endswith(ending)]
+def records(stored: dict[bytes, bytes], kind: str) -> dict[bytes, bytes]:
+    """The records of a kind, of all views' keys."""
+    spaces = {key[1:9].hex() for key in stored if key[0] == 1}
+    return {key: value for space in spaces for key, value in stored.items() if key.startswith(getattr(records_of(space), kind))}
 
 
 def sizes_written(registry: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -66,15 +67,16 @@ def test_pushes_to_one_key_cost_their_rows_however_many_came_in_the_last_minutes
         third = count // 3
         assert sum(sizes[-third:]) < 1.1 * sum(sizes[third : 2 * third]), "what a push writes does not grow"
         newest = 1 + count * 0.05 * SECOND
-        read = max(map(len, records(shop, HEAD_RECORD))) + max(map(len, records(shop, STATE_RECORD)))
+        read = max(map(len, records(shop.stored(), "head").values())) + max(map(len, records(shop.stored(), "state").values()))
         assert read < 20_000, "a read of now has a short head"
-        assert sum(map(len, records(shop, PIECE))) > 30 * (count - 2 * busy_keys.CLOSE_ROWS), "the rows are there for reads of the past"
+        in_pieces = sum(map(len, records(shop.stored(), "piece").values()))
+        assert in_pieces > 30 * (count - 2 * busy_keys.CLOSE_ROWS), "the rows are there for reads of the past"
         for minutes in (newest, *(dice.uniform(-8, newest) for _ in range(6))):
             assert answered(registry, minutes) == trained(registry, at(minutes))
         later = 50 + count // 50
         for minutes in range(1, later):
             registry.push("orders", [order(newest + minutes, "ann")])
-        assert records(shop, PIECE) == records(shop, BASE_RECORD) == [], "what reads of the past want no more is gone"
+        assert records(shop.stored(), "piece") == records(shop.stored(), "base") == {}, "what reads of the past want no more is gone"
         assert answered(registry, newest + later) == trained(registry, at(newest + later))
         with pytest.raises(RefusedError, match="the earliest is"):
             answered(registry, newest)
@@ -102,7 +104,7 @@ def test_every_instant_since_s_is_answered_as_trained_whatever_was_pushed(tmp_pa
         for number, (clock, rows) in enumerate(pushed_anyhow(dice, 0.0)):
             registry.push("orders", rows)
             if number % 4 == 3:
-                reached += bool(records(shop, BASE_RECORD))
+                reached += bool(records(shop.stored(), "base"))
                 for minutes in (clock + 6, clock + 6 - 14 * dice.random(), clock + 300):
                     try:
                         found = answered(registry, minutes)
@@ -121,7 +123,7 @@ def test_rows_of_a_busy_key_give_way_to_files(tmp_path: Path, soon_busy: int) ->
         registry.materialize(to=at(0))
         for number in range(60):
             registry.push("orders", [order(number / 10 + n / 100, customer, 1.0) for n in range(4) for customer in ("ann", "bob")])
-        assert len(records(shop, BASE_RECORD)) == 2
+        assert len(records(shop.stored(), "base")) == 2
         assert [one["spent"] for one in answered(registry, 7)] == [240.0, 240.0, None]
         shop.put("some", [order(n / 10, "ann", 0.5) for n in range(31)])  # up to 3.0
         registry.materialize(to=at(3.5))
@@ -150,7 +152,7 @@ def test_a_run_over_files_and_a_log_leaves_busy_keys_whole(tmp_path: Path, soon_
                 registry.materialize(to=at(number / 10))
                 for minutes in (number / 10 - 5, number / 10 - 0.3, number / 10 + 1):
                     assert answered(registry, minutes) == trained(registry, at(minutes))
-        assert records(shop, BASE_RECORD)
+        assert records(shop.stored(), "base")
 
 
 def test_a_reader_beside_a_pusher_gets_what_is_trained(tmp_path: Path, soon_busy: int) -> None:
@@ -221,7 +223,7 @@ def test_a_piece_that_is_gone_is_an_error_with_the_next_step(tmp_path: Path, soo
         for number in range(40):
             registry.push("orders", [order(number / 10 + n / 100, "ann") for n in range(4)])
         store = registry.pusher("orders").store
-        store.write([], [key for key, _ in store.scan(b"\1") if key.endswith(PIECE)])
+        store.write([], records(dict(store.scan(b"\1")), "piece"))
         with pytest.raises(StoreError, match=r"lacks a part of a key: it is damaged\.\n  .*featreg materialize --rebuild"):
             registry.push("orders", [order(60 + n / 100, "ann") for n in range(40)])
         with pytest.raises(StoreError, match="lacks a part of a key"):

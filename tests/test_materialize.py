@@ -20,7 +20,7 @@ from featreg.instants import parse_instant
 from featreg.plan.groups import space_of
 from featreg.plan.online import view_state
 from featreg.session.key_writer import FOLD_ROWS
-from featreg.session.keys import SERVED_KEY, STAMP_KEY, key_prefix, meta_key
+from featreg.session.keys import SERVED_KEY, STAMP_KEY, key_prefix, meta_key, records_of
 from featreg.stores.lmdb import open_store
 from featreg.sweep.keep import AT_COUNTS
 from featreg.sweep.sweeper import Sweeper
@@ -436,7 +436,7 @@ def test_parity_agrees_and_finds_one_corrupted_tile(shop: Shop) -> None:
         good = registry.parity("model", sample=100)
         assert (good.keys, good.cells, good.differing) == (24, 240, 0)
         view = registry.applied().compiled.views["recent"]
-        name = key_prefix(space_of(view)) + b"customer7\0\0\0"
+        name = records_of(space_of(view)).state + b"customer7\0\0"
         with open_store(registry.profile.online_path) as store:
             state = store.get([name])[0]
             assert state is not None
@@ -469,7 +469,7 @@ def test_parity_calls_late_what_only_rows_that_came_late_explain_and_nothing_els
         assert f"{found.late} are late" in str(found)
 
         view = registry.applied().compiled.views["recent"]
-        names = {customer: key_prefix(space_of(view)) + customer.encode() + b"\0\0\0" for customer in ("ann", "bob")}
+        names = {customer: records_of(space_of(view)).state + customer.encode() + b"\0\0" for customer in ("ann", "bob")}
         with open_store(registry.profile.online_path) as store:
             states = store.get(list(names.values()))
             for name, state in zip(names.values(), states):
@@ -519,7 +519,7 @@ def test_a_key_is_written_small_and_its_tiles_only_when_rows_have_gathered(shop:
     shop.put("all", [order(20 * number, "ann", 0.1 * number, "abc"[number % 3]) for number in range(100)])
     states = set()
     with shop.open() as registry:
-        name = key_prefix(space_of(registry.applied().compiled.views["recent"])) + b"ann\0\0\0"
+        name = records_of(space_of(registry.applied().compiled.views["recent"])).state + b"ann\0\0"
         for number in range(100):
             registry.materialize(to=at(20 * number + 1))
             states.add(shop.stored().get(name))

@@ -12,7 +12,7 @@ from featreg.canonical import content_id
 from featreg.compile.compiled import CompiledFeature, CompiledView
 from featreg.compile.identity import aggregate_id
 
-STATE_FORM = 4  # raise when the words of a state change: another form is another space
+STATE_FORM = 5  # raise when the words of a state or the names of records change: another form is another space
 
 
 @dataclass(frozen=True)

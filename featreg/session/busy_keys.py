@@ -10,12 +10,13 @@ with no piece, and `reach_back` reads them so.
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 
 from featreg.algebra.schedule import Chunk
 from featreg.errors import StoreError
-from featreg.session.keys import BASE_RECORD, STATE_RECORD, piece_key
+from featreg.session.keys import Records
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, take_rows
 
@@ -41,8 +42,8 @@ class Base:
     def written(self) -> bytes:
         return _SPAN.pack(self.first, self.behind) + self.state
 
-    def pieces(self, name: bytes) -> list[bytes]:
-        return [piece_key(name, number) for number in range(self.first, self.behind)]
+    def pieces(self, records: Records, name: bytes) -> list[bytes]:
+        return [records.piece_of(name, number) for number in range(self.first, self.behind)]
 
 
 class BusyKeys:
@@ -51,9 +52,9 @@ class BusyKeys:
     states: of keys that were busy and are no more, the state that they have now.  puts, deletes: what became of pieces and bases.
     """
 
-    def __init__(self, store: Store, sweeper: KeptSweeper, names: Sequence[bytes], s: int, run: int | None):
-        self.store, self.sweeper, self.names, self.s, self.run = store, sweeper, names, s, run
-        self.stored = store.get([name + BASE_RECORD for name in names])
+    def __init__(self, store: Store, records: Records, sweeper: KeptSweeper, names: Sequence[bytes], s: int, run: int | None):
+        self.store, self.records, self.sweeper, self.names, self.s, self.run = store, records, sweeper, names, s, run
+        self.stored = store.get([records.base + name for name in names])
         self.bases = {place: Base.of(base) for place, base in enumerate(self.stored) if base is not None}
         self.states: dict[int, bytes] = {}
         self.puts: list[_Put] = []
@@ -62,12 +63,12 @@ class BusyKeys:
     def expected(self, all_of_them: bool) -> dict[bytes, bytes | None]:
         """What must still be there: the bases that were found, and where it matters that there was none."""
         return {
-            name + BASE_RECORD: base for name, base in zip(self.names, self.stored) if all_of_them or base is not None
+            self.records.base + name: base for name, base in zip(self.names, self.stored) if all_of_them or base is not None
         }
 
     def undo(self) -> Chunk:
         """Make every key one that is not busy; returns the rows of all pieces, by key."""
-        wanted = [(place, key) for place, base in self.bases.items() for key in base.pieces(self.names[place])]
+        wanted = [(place, key) for place, base in self.bases.items() for key in base.pieces(self.records, self.names[place])]
         rows = self._rows(self._pieces(wanted), [place for place, _ in wanted])
         self.deletes += [key for _, key in wanted]
         for place in list(self.bases):
@@ -79,7 +80,7 @@ class BusyKeys:
         gone: list[tuple[int, bytes, bytes]] = []
         asked = [place for place, base in self.bases.items() if base.first < base.behind]
         for _ in range(_PIECES_A_WRITE):
-            wanted = [(place, piece_key(self.names[place], self.bases[place].first)) for place in asked]
+            wanted = [(place, self.records.piece_of(self.names[place], self.bases[place].first)) for place in asked]
             pieces = self._pieces(wanted)
             rows, before = head_counts(*joined(pieces), self.s) if pieces else np.zeros((2, 0), np.int64)
             old = [number for number in range(len(wanted)) if rows[number] == before[number]]
@@ -117,8 +118,9 @@ class BusyKeys:
         expect: dict[bytes, bytes | None] = {}
         if closing:
             asked = [place for place in closing if place not in states]
-            found = dict(zip(asked, self.store.get([self.names[place] + STATE_RECORD for place in asked])))
-            expect = {self.names[place] + STATE_RECORD: state for place, state in found.items()}
+            records = [self.records.state + self.names[place] for place in asked]
+            found = dict(zip(asked, self.store.get(records)))
+            expect = dict(zip(records, found.values()))
             now = [states[place] if place in states else found[place] or b"" for place in closing]
             for place, state in zip(closing, now):
                 if place not in self.bases:
@@ -130,12 +132,12 @@ class BusyKeys:
             rows = take_rows(every, keep[goes])
             keep = keep[~goes]
             for place, state in zip(closing, self.fold(closing, now, rows, until)):
-                self.puts.append((self.names[place] + STATE_RECORD, state))
+                self.puts.append((self.records.state + self.names[place], state))
             for place, piece in zip(closing, self._closed(closing, rows)):
-                self.puts.append((piece_key(self.names[place], self.bases[place].behind), piece))
+                self.puts.append((self.records.piece_of(self.names[place], self.bases[place].behind), piece))
                 self.bases[place].behind += 1
         self.puts += [
-            (self.names[place] + BASE_RECORD, base.written()) for place, base in self.bases.items() if base.written() != base.stored
+            (self.records.base + self.names[place], base.written()) for place, base in self.bases.items() if base.written() != base.stored
         ]
         return keep, expect
 
@@ -152,11 +154,11 @@ class BusyKeys:
 
     def _end(self, place: int) -> None:
         self.states[place] = self.bases.pop(place).state
-        self.deletes.append(self.names[place] + BASE_RECORD)
+        self.deletes.append(self.records.base + self.names[place])
 
     def _pieces(self, wanted: Sequence[tuple[int, bytes]]) -> list[bytes]:
         """Pieces of busy keys.  Raises: StoreConflict when another writer was at one of the keys."""
-        bases = [self.names[place] + BASE_RECORD for place, _ in wanted]
+        bases = [self.records.base + self.names[place] for place, _ in wanted]
         found = self.store.get([*(key for _, key in wanted), *bases]) if wanted else []
         pieces = []
         for number, (place, _) in enumerate(wanted):
@@ -189,36 +191,43 @@ def some_keys(chunk: Chunk, chosen: Sequence[int] | np.ndarray, count: int) -> C
     return rows
 
 
+class _Read(NamedTuple):
+    """A key that is read: where its state and its head are among what was read."""
+
+    state: int
+    head: int
+    sweeper: KeptSweeper
+    records: Records
+    name: bytes
+
+
 def reach_back(
-    store: Store, names: Sequence[bytes], groups: Sequence[tuple[KeptSweeper, int]]
+    store: Store, names: Sequence[bytes], groups: Sequence[tuple[KeptSweeper, Records, int]]
 ) -> tuple[bytearray, list[int]] | None:
     """As `Store.gather`, each busy key as it would be with no piece; None when none is busy.  All as of one instant of the store.
 
-    names: of each group the states of its keys, then their heads; then others · groups: each one's sweeper, and how many keys.
+    names: of each group the states of its keys, then their heads; then others · groups: each one's sweeper, records, and how many keys.
     """
-    states, heads, sweepers = list[int](), list[int](), list[KeptSweeper]()
+    keys: list[_Read] = []
     begin = 0
-    for sweeper, count in groups:
-        states += range(begin, begin + count)
-        heads += range(begin + count, begin + 2 * count)
-        sweepers += [sweeper] * count
+    for sweeper, records, count in groups:
+        keys += [_Read(place, place + count, sweeper, records, names[place][len(records.state) :]) for place in range(begin, begin + count)]
         begin += 2 * count
-    keys = [names[place].removesuffix(STATE_RECORD) for place in states]
     more: list[bytes] = []
     for _ in range(_MOST_LOOKS):
-        found = iter(store.get([*names, *(key + BASE_RECORD for key in keys), *more]))
+        found = iter(store.get([*names, *(key.records.base + key.name for key in keys), *more]))
         values = [next(found) or b"" for _ in names]
-        busy = [(number, key, Base.of(base)) for number, key in enumerate(keys) if (base := next(found)) is not None]
+        busy = [(key, Base.of(base)) for key in keys if (base := next(found)) is not None]
         if not busy:
             return None
         pieces, asked = dict(zip(more, found)), more
-        more = list(dict.fromkeys(piece for _, key, held in busy for piece in held.pieces(key)))
+        more = list(dict.fromkeys(piece for key, held in busy for piece in held.pieces(key.records, key.name)))
         if set(more) <= set(asked):  # else the next look asks for them too
             if any(pieces[piece] is None for piece in more):
                 raise _damaged()
-            for number, key, held in busy:
-                rows = [pieces[piece] for piece in held.pieces(key)] + [values[heads[number]]]
-                values[states[number]], values[heads[number]] = held.state, one_head(sweepers[number], rows)
+            for key, held in busy:
+                rows = [pieces[piece] for piece in held.pieces(key.records, key.name)] + [values[key.head]]
+                values[key.state], values[key.head] = held.state, one_head(key.sweeper, rows)
             return bytearray().join(values), list(map(len, values))
     raise StoreError("a key is written too often to be read back.\n  Ask for a later instant, or training_set(…) for the past.")
 

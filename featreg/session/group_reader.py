@@ -12,7 +12,7 @@ from featreg.instants import format_instant
 from featreg.plan.groups import Group, group_view
 from featreg.plan.online import ViewState, view_state
 from featreg.session.feed import served_state
-from featreg.session.keys import key_prefix, meta_key, pushed_key
+from featreg.session.keys import meta_key, pushed_key, records_of
 from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Swept, Vector, python_values
 from featreg.sweep.finish import Column
 from featreg.sweep.kept import KeptSweeper, newest_s, state_of
@@ -37,7 +37,7 @@ class GroupReader:
         stale_after: int,
     ):
         self.view, self.stale_after, self.called = view, stale_after, called
-        self.records, self.prefix = (meta_key(group.space), pushed_key(group.space)), key_prefix(group.space)
+        self.own, self.records = (meta_key(group.space), pushed_key(group.space)), records_of(group.space)
         self.program = build_program(group_view(view, group, features), wanted=called, presence=True)
         self.sweeper = KeptSweeper(self.program)
         self.cutoff: int | None = None

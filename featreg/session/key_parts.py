@@ -1,6 +1,6 @@
 """Take the entity key of a row as a caller gives it, and say what it is called in the store."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from featreg.errors import DataError, did_you_mean
 from featreg.instants import parse_instant
-from featreg.session.keys import HEAD_RECORD, STATE_RECORD
 from featreg.stores.codec import key_encoder, part_encoder
 from featreg.vocabulary import DataType
 
@@ -40,18 +39,14 @@ class KeyParts:
                 return _NO_KEY
         return self.encode(parts)
 
-    def records(self, rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
-        """What stands behind a group's prefix in the store's keys: of the states of all rows, then of their heads."""
-        return _records([self.encoded(row) for row in rows])
-
-    def different_records(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[bytes], np.ndarray | None]:
-        """As `records`, of each key once, and which of these keys each row has; None: each its own."""
+    def different(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[bytes], np.ndarray | None]:
+        """The keys of rows, as `encoded`, each once, and which of these keys each row has; None: each its own."""
         parts = self._plain_parts(rows)
         keys = [self.encoded(row) for row in rows] if parts is None else parts
         number: dict[Any, int] = {}
         index = [number.setdefault(key, len(number)) for key in keys]
         different = number if parts is None or self.encode_part is None else map(self.encode_part, number)
-        return _records(list(different)), None if len(number) == len(keys) else np.array(index)
+        return list(different), None if len(number) == len(keys) else np.array(index)
 
     def _plain_parts(self, rows: Sequence[Mapping[str, Any]]) -> list[Any] | None:
         """The keys' one part where it is taken as it is: a fifth of the time of looking at each; None where some needs a look."""
@@ -63,10 +58,6 @@ class KeyParts:
         except KeyError:
             return None
         return parts if set(map(type, parts)) == {self.plain} else None
-
-
-def _records(keys: Iterable[bytes]) -> list[bytes]:
-    return [key + ending for ending in (STATE_RECORD, HEAD_RECORD) for key in keys]
 
 
 def _key_converter(column: str, kind: DataType) -> Callable[[Any], Any]:

@@ -19,7 +19,7 @@ from featreg.compile import CompiledView
 from featreg.compile.program import SweepProgram
 from featreg.session import busy_keys
 from featreg.session.busy_keys import BusyKeys, some_keys
-from featreg.session.keys import HEAD_RECORD, STATE_RECORD, key_prefix
+from featreg.session.keys import records_of
 from featreg.stores.codec import key_encoder
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.head import head_runs
@@ -69,7 +69,7 @@ class KeyWriter:
         watermark: int | None = None,
         replaces: tuple[int, int] | None = None,
     ):
-        self.store, self.prefix, self.s, self.run = store, key_prefix(space), s, run
+        self.store, self.records, self.s, self.run = store, records_of(space), s, run
         self.expect, self.watermark, self.replaces = expect, watermark, replaces
         self.soon: int | None = None
         self.key_types = tuple(kind for _, kind in view.key)
@@ -118,15 +118,15 @@ class KeyWriter:
             begin += _FEW_KEYS
 
     def laid_out(self, batch: pa.RecordBatch, event_is_visible: bool) -> Iterator[tuple[list[bytes], Chunk]]:
-        """The good rows of a batch of whole keys as words, and the name of each key in the store, without its ending."""
+        """The good rows of a batch of whole keys as words, and what each key is called in the names of its records."""
         layout = Layout(self.key_types, self.input_types, event_is_visible)
         for chunk, _, rows in chunks([batch], layout, self.tally):
             yield self.names(rows, np.flatnonzero(np.diff(chunk.key_index, prepend=-1))), chunk
 
     def names(self, rows: pa.RecordBatch, firsts: np.ndarray) -> list[bytes]:
-        """The names of the keys of these rows."""
+        """What the keys of these rows are called."""
         parts = [_plain_parts(rows.column(i).take(pa.array(firsts))) for i in range(len(self.key_types))]
-        return [self.prefix + self.encode(key) for key in zip(*parts)] if parts else [self.prefix] * len(firsts)
+        return list(map(self.encode, zip(*parts))) if parts else [b""] * len(firsts)
 
     def _write_keys(self, names: list[bytes], chunk: Chunk) -> float:
         """One transaction: the rows of `names`, name i's having `key_index` i.  Returns the seconds it had the store's lease."""
@@ -142,19 +142,20 @@ class KeyWriter:
 
     def change(self, names: list[bytes], chunk: Chunk) -> Change:
         """What bringing these rows does, from what the keys hold now: what they held is expected, byte for byte."""
-        heads = self.store.get([name + HEAD_RECORD for name in names])
+        records = [self.records.head + name for name in names]
+        heads = self.store.get(records)
         words, starts = joined(heads)
         runs = head_runs(words, starts)
         if self.run is not None:
             todo = np.flatnonzero(runs != self.run)
             if len(todo) < len(names):
                 chunk = some_keys(chunk, todo, len(names))
-                names, heads = [names[i] for i in todo], [heads[i] for i in todo]
+                names, records, heads = [names[i] for i in todo], [records[i] for i in todo], [heads[i] for i in todo]
                 words, starts = joined(heads)
             runs = np.full(len(names), self.run, np.int64)
         if len(names) == 0:
             return Change([], [], {}, 0, 0, 0)
-        expect: dict[bytes, bytes | None] = {name + HEAD_RECORD: head for name, head in zip(names, heads)}
+        expect: dict[bytes, bytes | None] = dict(zip(records, heads))
         late = 0 if self.watermark is None else int(np.count_nonzero(chunk.instant < self.watermark))
         puts, deletes = self._changed(names, heads, words, starts, runs, chunk, expect)
         return Change(puts, deletes, expect, len(chunk.key_index), len(names), late)
@@ -195,14 +196,14 @@ class KeyWriter:
     def _grown(self, names: list[bytes], words: np.ndarray, spans: np.ndarray, runs: np.ndarray, chunk: Chunk) -> list[_Put]:
         """Heads with new rows behind theirs."""
         head, ends = head_bytes(chunk, np.arange(len(chunk.key_index)), len(names), runs, words, spans)
-        return _records(names, HEAD_RECORD, head, ends)
+        return _puts(self.records.head, names, head, ends)
 
     def _apart(
         self, names: list[bytes], words: np.ndarray, starts: np.ndarray, runs: np.ndarray, chunk: Chunk, expect: dict[bytes, bytes | None]
     ) -> tuple[list[_Put], list[bytes]]:
         """The records of keys, some rows of which are folded or give way; and those that go."""
         old = self.sweeper.old_rows(words, starts)
-        busy = BusyKeys(self.store, self.sweeper, names, self.s, self.run)
+        busy = BusyKeys(self.store, self.records, self.sweeper, names, self.s, self.run)
         expect |= busy.expected(all_of_them=self.replaces is not None)
         if self.replaces is not None:
             first, behind = self.replaces
@@ -215,9 +216,9 @@ class KeyWriter:
         keep, expected = busy.close(every, keep, states, self.soon)
         expect |= expected
         head, ends = head_bytes(every, keep, len(names), runs)
-        changed = [(names[place] + STATE_RECORD, state) for place, state in states.items() if state]
-        gone = [names[place] + STATE_RECORD for place, state in states.items() if not state]
-        return _records(names, HEAD_RECORD, head, ends) + changed + busy.puts, gone + busy.deletes
+        changed = [(self.records.state + names[place], state) for place, state in states.items() if state]
+        gone = [self.records.state + names[place] for place, state in states.items() if not state]
+        return _puts(self.records.head, names, head, ends) + changed + busy.puts, gone + busy.deletes
 
     def _fold(
         self, names: list[bytes], every: Chunk, busy: BusyKeys, expect: dict[bytes, bytes | None]
@@ -236,8 +237,9 @@ class KeyWriter:
         if len(chosen) == 0:
             return dict(known), np.arange(len(every.key_index))
         asked = [place for place in chosen if place not in known]
-        found = dict(zip(asked, self.store.get([names[place] + STATE_RECORD for place in asked])))
-        expect |= {names[place] + STATE_RECORD: state for place, state in found.items()}
+        records = [self.records.state + names[place] for place in asked]
+        found = dict(zip(asked, self.store.get(records)))
+        expect |= zip(records, found.values())
         states = [known[place] if place in known else found[place] for place in chosen]
         s = max(self.s, newest_s(*joined(states)))
         goes = (every.instant < s) & folds[every.key_index]
@@ -289,10 +291,10 @@ def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> boo
     return all(before.column(i)[before.num_rows - 1].as_py() == after.column(i)[0].as_py() for i in range(n_keys))
 
 
-def _records(names: Sequence[bytes], ending: bytes, data: memoryview, ends: np.ndarray) -> list[_Put]:
-    """Values that stand one behind another, each with its key's name."""
+def _puts(kind: bytes, names: Sequence[bytes], data: memoryview, ends: np.ndarray) -> list[_Put]:
+    """Records of a kind, whose values stand one behind another."""
     borders = [0, *(8 * ends).tolist()]
-    return [(name + ending, bytes(data[low:high])) for name, low, high in zip(names, borders, borders[1:])]
+    return [(kind + name, bytes(data[low:high])) for name, low, high in zip(names, borders, borders[1:])]
 
 
 def _plain_parts(array: pa.Array) -> list:

@@ -1,10 +1,30 @@
-"""Where the things of a view are in the online store."""
+"""Where the things of a view are in the online store.
+
+A key's records are of four kinds, and those of a kind lie together: heads are small and change with every write, so
+they fill few pages of the store among themselves, and would be a few in each page among the tiles.
+"""
+
+from typing import NamedTuple
 
 META = b"\0view"  # before what is known of each view as a whole
 STAMP_KEY, SERVED_KEY = b"\0serving", b"\0served"  # what is served: eight bytes that change with it, and the record
 FED = b"\0fed"  # before what is known of the rows that were pushed into each
-STATE_RECORD, HEAD_RECORD = b"\0", b"\1"  # behind a key's name: its tiles, and its newest rows
-BASE_RECORD, PIECE = b"\2", b"\3"  # of a busy key: the tiles of the rows before S, and the rows that only its state has, in pieces
+
+
+class Records(NamedTuple):
+    """What stands before a key in the names of its records.
+
+    state: its tiles · head: its newest rows · base: of a busy key, the tiles of the rows before S · piece: and rows that only
+    its state has, in pieces, a number behind the key.
+    """
+
+    state: bytes
+    head: bytes
+    base: bytes
+    piece: bytes
+
+    def piece_of(self, key: bytes, number: int) -> bytes:
+        return self.piece + key + number.to_bytes(8, "big")
 
 
 def meta_key(space: str) -> bytes:
@@ -18,9 +38,11 @@ def pushed_key(space: str) -> bytes:
 
 
 def key_prefix(space: str) -> bytes:
-    """Before every entity key of the view; behind the key comes which of its records it is."""
+    """Before every record of every entity key of the view."""
     return b"\1" + bytes.fromhex(space)[:8]
 
 
-def piece_key(name: bytes, number: int) -> bytes:
-    return name + PIECE + number.to_bytes(8, "big") + PIECE
+def records_of(space: str) -> Records:
+    """The names of the records of the view's keys."""
+    before = key_prefix(space)
+    return Records(before + b"\0", before + b"\1", before + b"\2", before + b"\3")

@@ -31,7 +31,7 @@ from featreg.sweep.warm import READ, compile_for
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
 
-_Encoded = tuple[list[bytes], np.ndarray | None]  # as `KeyParts.different_records` gives
+_Encoded = tuple[list[bytes], np.ndarray | None]  # as `KeyParts.different` gives
 _LOOK_AGAIN = 0.05  # seconds between looks at the log for a set that nothing in the store answers
 
 
@@ -118,7 +118,7 @@ class SetReader:
             LookupReader(lookup, applied.views[lookup.view], online.serving, aggregates, stale_after) for lookup in self.set.lookups
         ]
         self.names = self.set.names
-        self.metas = [STAMP_KEY, *(key for lookup in self.lookups for group in lookup.groups for key in group.records)]
+        self.metas = [STAMP_KEY, *(key for lookup in self.lookups for group in lookup.groups for key in group.own)]
         self.derivation = None
         if self.set.derived:
             types = {name: kind.widened for name, kind in (*self.set.columns, *self.set.request)}
@@ -139,12 +139,12 @@ class SetReader:
             vectors = self.read([row], as_of, stamp)
             return None if vectors is None else vectors[0]
         names: list[bytes] = [STAMP_KEY]
-        encoded: dict[KeyShape, list[bytes]] = {}
+        encoded: dict[KeyShape, bytes] = {}
         for lookup in self.lookups:
-            records = encoded.get(lookup.key.shape)
-            if records is None:
-                records = encoded[lookup.key.shape] = lookup.key.records((row,))
-            names += lookup.names_of(records)
+            key = encoded.get(lookup.key.shape)
+            if key is None:
+                key = encoded[lookup.key.shape] = lookup.key.encoded(row)
+            names += lookup.names_of(key)
         found = self.store.get(names)
         if found[0] != stamp:
             return None
@@ -165,15 +165,17 @@ class SetReader:
         names: list[bytes] = []
         for lookup in self.lookups:
             if lookup.key.shape not in encoded:
-                encoded[lookup.key.shape] = lookup.key.different_records(rows)
-            records, _ = encoded[lookup.key.shape]
+                encoded[lookup.key.shape] = lookup.key.different(rows)
+            keys, _ = encoded[lookup.key.shape]
             for group in lookup.groups:
-                names += [group.prefix + record for record in records]
+                names += [kind + key for kind in (group.records.state, group.records.head) for key in keys]
         names_of_all = [*names, *self.metas]
         try:
             return self._vectors(rows, encoded, as_of, stamp, *self.store.gather(names_of_all))
         except TooEarly:
-            groups = [(group.sweeper, len(encoded[lookup.key.shape][0]) >> 1) for lookup in self.lookups for group in lookup.groups]
+            groups = [
+                (group.sweeper, group.records, len(encoded[lookup.key.shape][0])) for lookup in self.lookups for group in lookup.groups
+            ]
             found = reach_back(self.store, names_of_all, groups) or self.store.gather(names_of_all)  # its pieces may have gone meanwhile
             return self._vectors(rows, encoded, as_of, stamp, *found)
 
@@ -198,14 +200,14 @@ class SetReader:
         watermark: dict[str, int | None] = {}
         at, number = 0, 0
         for lookup in self.lookups:
-            records, index = encoded[lookup.key.shape]
+            keys, index = encoded[lookup.key.shape]
             count = len(lookup.groups)
-            own = starts[at : at + len(records) * count + 1]
+            own = starts[at : at + 2 * len(keys) * count + 1]
             swept = lookup.read(metas[2 * number : 2 * (number + count)], words, own, index, as_of)
             parts += swept
             lookup.derive(swept, len(rows), derived, columns, codes)
             cutoff[lookup.view.name], watermark[lookup.view.name] = lookup.cutoff, lookup.watermark
-            at, number = at + len(records) * count, number + count
+            at, number = at + 2 * len(keys) * count, number + count
         if columns is not None:
             self._derive(rows, columns, codes, derived)
         elif self.set.request:
@@ -263,10 +265,10 @@ class LookupReader:
         self.cutoff: int | None = None
         self.watermark: int | None = None
 
-    def names_of(self, records: Sequence[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
+    def names_of(self, key: bytes) -> tuple[bytes, bytes, bytes, bytes]:
         """The store's keys to read for one row's key from the only group: the group's own, then its state and its head."""
-        group, (state, head) = self.groups[0], records
-        return *group.records, group.prefix + state, group.prefix + head
+        group = self.groups[0]
+        return *group.own, group.records.state + key, group.records.head + key
 
     def places_from(self, first: int) -> dict[str, Place]:
         """Where what is aggregated is, by its name in the set, when the view's groups are numbered from `first` on."""
@@ -278,7 +280,7 @@ class LookupReader:
 
     def stored_states(self, store: Store) -> list[ViewState]:
         """What the store knows of each group now."""
-        stored = iter(store.get([key for group in self.groups for key in group.records]))
+        stored = iter(store.get([key for group in self.groups for key in group.own]))
         return [group.state(run, fed) for group, run, fed in zip(self.groups, stored, stored)]
 
     def read(

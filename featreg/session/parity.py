@@ -14,7 +14,6 @@ from featreg.errors import UsageError
 from featreg.instants import format_instant
 from featreg.plan.online import ViewState
 from featreg.session.answer import Vectors
-from featreg.session.keys import HEAD_RECORD
 from featreg.session.sources import SourceFinder
 from featreg.session.tables import spine_of_rows
 from featreg.session.training_set import check_spine, fill
@@ -181,8 +180,8 @@ def _sampled(set_reader: Any, store: Any, compiled: CompiledSet, sample: int, di
     pools: list[list[tuple]] = []
     for lookup in set_reader.lookups:
         decode = key_decoder([kind for _, kind in lookup.view.key])
-        prefix = lookup.groups[0].prefix
-        pools.append([decode(name[len(prefix) : -1]) for name in _names(store, prefix, sample, dice)])
+        heads = lookup.groups[0].records.head
+        pools.append([decode(name[len(heads) :]) for name in _names(store, heads, sample, dice)])
     rows = []
     for i in range(max(map(len, pools), default=0)):
         row: dict[str, Any] = {}
@@ -197,7 +196,7 @@ def _sampled(set_reader: Any, store: Any, compiled: CompiledSet, sample: int, di
 def _names(store: Any, prefix: bytes, sample: int, dice: random.Random) -> list[bytes]:
     """Some keys under a prefix, spread over it: a page from each of many random places."""
     first = store.scan(prefix, limit=4 * sample)
-    names = [name for name, _ in first if name.endswith(HEAD_RECORD)]
+    names = [name for name, _ in first]
     if len(first) < 4 * sample:
         return dice.sample(names, min(sample, len(names)))
     found = set(names[: sample // 8])
@@ -208,7 +207,7 @@ def _names(store: Any, prefix: bytes, sample: int, dice: random.Random) -> list[
         if len(found) >= sample:
             break
         start = dice.randint(low_number, high_number).to_bytes(width, "big")
-        found |= {name for name, _ in store.scan(prefix, start, limit=4) if name.endswith(HEAD_RECORD)}
+        found |= {name for name, _ in store.scan(prefix, start, limit=4)}
     return sorted(found)[:sample]
 
 

@@ -176,8 +176,9 @@ def held(root: Path, second: float) -> Held:
     return Held(second, own, mapped, store.stat().st_blocks * 512 / 1e6, live, logged, sealed, len(os.listdir("/proc/self/fd")))
 
 
-def soak(seconds: float) -> None:
-    """Fill all windows as fast as it goes, then push for so long at half that rate; the first minute is then compared with the last.
+def soak(seconds: float, rate: float) -> None:
+    """Fill all windows as fast as it goes, then push for so long at half that rate, or at `rate`; the first minute is then compared with
+    the last.
 
     The events' own time runs so fast that 7 days are over when the windows are full.  The log is the source of record: it grows.
     """
@@ -189,16 +190,16 @@ def soak(seconds: float) -> None:
         pushed_repository(root)
         with featreg.open(root) as registry:
             registry.apply()
-            began, pushed, rate, told = time.perf_counter(), 0, 0.0, 0.0
+            began, pushed, told, is_full = time.perf_counter(), 0, 0.0, False
             for rows in portions(1 << 62, size, FILL / (14 * 86_400), SOAK_KEYS):
                 registry.push("events", rows)
                 pushed += size
                 spent = time.perf_counter() - began
-                if not rate and pushed >= FILL:
-                    rate = pushed / spent / 2
+                if not is_full and pushed >= FILL:
+                    is_full, rate = True, rate or pushed / spent / 2
                     print(f"windows full after {spent:.0f} s and {pushed:,} events; from here on {rate:,.0f} events/s", flush=True)
                     began, pushed, spent = time.perf_counter(), 0, 0.0
-                if rate:
+                if is_full:
                     if not moments or spent - moments[-1].second >= 2:
                         moments.append(held(root, spent))
                     if spent - told >= seconds / 10:
@@ -283,6 +284,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,1000,100")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--soak", type=float, default=0)
+    parser.add_argument("--rate", type=float, default=0, help="events a second of a soak; default: half of what it takes")
     parser.add_argument("--hot", type=int, default=0)
     parser.add_argument("--hot-share", type=float, default=0)
     asked = parser.parse_args()
@@ -290,7 +292,7 @@ def main() -> None:
 
     use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")
     if asked.soak:
-        soak(asked.soak)
+        soak(asked.soak, asked.rate)
     elif asked.hot or asked.hot_share:
         hot(asked.hot, asked.hot_share)
     else:

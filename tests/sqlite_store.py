@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from featreg.errors import StoreError
-from featreg.stores.contract import StoreConflict, StoreStat
+from featreg.stores.contract import StoreConflict, StoreStat, Take
 
 PAGE = 500  # names in one question
 
@@ -65,9 +65,11 @@ class SqliteStore:
         with self._transaction("DEFERRED") as connection:
             return _values(connection, keys)
 
-    def gather(self, keys: Sequence[bytes]) -> tuple[bytearray, list[int]]:
-        values = [value or b"" for value in self.get(keys)]
-        return bytearray().join(values), [len(value) for value in values]
+    def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
+        found = iter(self.get([key for keys in parts for key in keys]))
+        for number, keys in enumerate(parts):
+            values = [next(found) or b"" for _ in keys]
+            take(number, bytearray().join(values), [len(value) for value in values])
 
     def write(
         self,

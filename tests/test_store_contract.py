@@ -56,6 +56,13 @@ def everything(store):
     return dict(store.scan(b"", limit=1_000_000))
 
 
+def gathered(store, *parts):
+    found = []
+    store.gather(parts, lambda number, values, lengths: found.append((number, values, lengths)))
+    assert [number for number, _, _ in found] == list(range(len(parts)))
+    return [(values, lengths) for _, values, lengths in found]
+
+
 # Bytes by key
 
 
@@ -68,9 +75,20 @@ def test_a_get_answers_in_the_order_of_its_keys_and_none_for_an_unknown_one(stor
 def test_gathered_values_are_those_of_a_get_one_behind_another(store):
     long = b"long" * 200
     store.write([(b"b", b"22"), (b"a", b"1"), (b"e", b""), (long, b"333")])
-    for keys in ([b"b", b"?", b"a", b"e", b"b"], [long, b"a", b"?"], []):
-        found = [value or b"" for value in store.get(keys)]
-        assert store.gather(keys) == (b"".join(found), [len(value) for value in found])
+    for parts in ([[b"b", b"?", b"a", b"e", b"b"]], [[long, b"a"], [], [b"?", b"b"]], [[]], []):
+        found = [[value or b"" for value in store.get(keys)] for keys in parts]
+        assert gathered(store, *parts) == [(b"".join(values), [len(value) for value in values]) for values in found]
+
+
+def test_what_taking_a_part_raises_is_raised_and_the_store_answers_on(store):
+    store.write([(b"a", b"1"), (b"b", b"2")])
+
+    def take(number: int, values: bytearray, lengths: list[int]) -> None:
+        raise ValueError(f"part {number}")
+
+    with pytest.raises(ValueError, match="part 0"):
+        store.gather([[b"a"], [b"b"]], take)
+    assert gathered(store, [b"b"], [b"a"]) == [(b"2", [1]), (b"1", [1])]
 
 
 def test_an_empty_value_is_a_value(store):

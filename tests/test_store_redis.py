@@ -21,6 +21,7 @@ from tests.redis_process import RedisProcess, SentinelProcess, TlsProxy, free_po
 from tests.shop import PROFILE, REALTIME_SHOP, WHOLE_SHOP, Shop, at, difference, order
 from tests.sqlite_store import install
 from tests.test_materialize import CUSTOMERS, a_few
+from tests.test_store_contract import gathered
 
 
 @pytest.fixture
@@ -142,13 +143,42 @@ def test_a_call_that_is_interrupted_leaves_no_answer_for_the_next(server):
             def __getattr__(self, name: str) -> object:
                 return getattr(plain, name)
 
-        for ask in (store.get, store.gather):
+        for ask in (store.get, lambda keys: gathered(store, keys)):
             connection = store.server._connection()
             plain = connection._sock
             connection._sock = connection._parser._sock = Interrupted()
             with pytest.raises(KeyboardInterrupt):
                 ask([b"a"])
-            assert store.get([b"b"]) == [b"2"] and store.gather([b"b"]) == (bytearray(b"2"), [1])
+            assert store.get([b"b"]) == [b"2"] and gathered(store, [b"b"]) == [(b"2", [1])]
+
+
+def test_parts_are_taken_anew_from_the_first_when_the_connection_is_lost_between_two(server):
+    with open_redis(server.url()) as store:
+        store.write([(b"a", b"1"), (b"b", b"2" * 90_000)])
+        connection = store.server._connection()
+        plain, taken = connection._sock, list[int]()
+
+        class Cut:
+            """The socket of a connection that is lost behind the first part."""
+
+            def recv_into(self, room: memoryview) -> int:
+                if taken:
+                    raise ConnectionResetError
+                return plain.recv_into(room[:16])
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(plain, name)
+
+        def take(number: int, values: bytearray, lengths: list[int]) -> None:
+            taken.append(number)
+            if number == 0:
+                server.command("SET", "{featreg}b", "3")  # the second try reads both parts as they are by then
+            found[number] = bytes(values)
+
+        found = dict[int, bytes]()
+        connection._sock = Cut()
+        store.gather([[b"a"], [b"b"]], take)
+        assert taken == [0, 0, 1] and found == {0: b"1", 1: b"3"}
 
 
 # Another server
@@ -206,8 +236,8 @@ def test_tls_is_by_the_url_and_an_unknown_certificate_is_told_at_once(server, tm
     with TlsProxy(tmp_path, server.port) as proxy:
         with open_redis(f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={proxy.authority}") as store:
             store.write([(b"%d" % number, b"%d" % number * 3000) for number in range(100)])
-            found = store.gather([b"%d" % number for number in range(100)])
-            assert found[0] == b"".join(b"%d" % number * 3000 for number in range(100))
+            low, high = gathered(store, *([b"%d" % number for number in range(begin, begin + 50)] for begin in (0, 50)))
+            assert low[0] + high[0] == b"".join(b"%d" % number * 3000 for number in range(100))
             assert store.get([b"7"]) == [b"7" * 3000]
         began = time.monotonic()
         with pytest.raises(StoreError, match="certificate"):

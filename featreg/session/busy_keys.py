@@ -8,7 +8,7 @@ with no piece, and `reach_back` reads them so.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from struct import Struct
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from featreg.algebra.schedule import Chunk
 from featreg.errors import StoreError
 from featreg.session.keys import Records
-from featreg.stores.contract import Store, StoreConflict
+from featreg.stores.contract import Store, StoreConflict, Take
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, take_rows
 
 CLOSE_ROWS = 128  # of a head that the state can take: a read folds so many in 3 µs a view; two states are written for so many
@@ -202,24 +202,24 @@ class _Read(NamedTuple):
 
 
 def reach_back(
-    store: Store, names: Sequence[bytes], groups: Sequence[tuple[KeptSweeper, Records, int]]
-) -> tuple[bytearray, list[int]] | None:
-    """As `Store.gather`, each busy key as it would be with no piece; None when none is busy.  All as of one instant of the store.
+    store: Store, parts: Sequence[Sequence[bytes]], groups: Sequence[tuple[KeptSweeper, Records]], take: Take
+) -> None:
+    """As `Store.gather`, each busy key as it would be with no piece.
 
-    names: of each group the states of its keys, then their heads; then others · groups: each one's sweeper, records, and how many keys.
+    parts: one of other names, then for each group the states of its keys and their heads · groups: each one's sweeper and records.
     """
+    names = [name for part in parts for name in part]
     keys: list[_Read] = []
-    begin = 0
-    for sweeper, records, count in groups:
+    begin = len(parts[0])
+    for part, (sweeper, records) in zip(parts[1:], groups):
+        count = len(part) >> 1
         keys += [_Read(place, place + count, sweeper, records, names[place][len(records.state) :]) for place in range(begin, begin + count)]
-        begin += 2 * count
+        begin += len(part)
     more: list[bytes] = []
     for _ in range(_MOST_LOOKS):
         found = iter(store.get([*names, *(key.records.base + key.name for key in keys), *more]))
         values = [next(found) or b"" for _ in names]
         busy = [(key, Base.of(base)) for key in keys if (base := next(found)) is not None]
-        if not busy:
-            return None
         pieces, asked = dict(zip(more, found)), more
         more = list(dict.fromkeys(piece for key, held in busy for piece in held.pieces(key.records, key.name)))
         if set(more) <= set(asked):  # else the next look asks for them too
@@ -228,7 +228,11 @@ def reach_back(
             for key, held in busy:
                 rows = [pieces[piece] for piece in held.pieces(key.records, key.name)] + [values[key.head]]
                 values[key.state], values[key.head] = held.state, one_head(key.sweeper, rows)
-            return bytearray().join(values), list(map(len, values))
+            rest = iter(values)
+            for number, part in enumerate(parts):
+                own = list(islice(rest, len(part)))
+                take(number, bytearray().join(own), list(map(len, own)))
+            return
     raise StoreError("a key is written too often to be read back.\n  Ask for a later instant, or training_set(…) for the past.")
 
 

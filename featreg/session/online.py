@@ -1,7 +1,8 @@
 """Read vectors from the online store: each view from the column groups that answer it, all of a set as of one instant of the store."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from featreg.session.store import open_store
 from featreg.session.tables import request_column
 from featreg.session.training_set import as_column
 from featreg.session.vectors import ColumnVectors, Derived, Place, Swept, Vector, Vectors, derived_from, no_vectors
-from featreg.stores.contract import Store
+from featreg.stores.contract import Store, Take
 from featreg.sweep.finish import Column, Derivation
 from featreg.sweep.warm import READ, compile_for
 
@@ -162,57 +163,60 @@ class SetReader:
     def read(self, rows: Sequence[Mapping[str, Any]], as_of: int, stamp: bytes | None) -> ColumnVectors | None:
         """The vectors of rows, same order; None when the store serves by another stamp: then nothing that was read counts."""
         encoded: dict[KeyShape, _Encoded] = {}
-        names: list[bytes] = []
+        wanted = [self.metas]
         for lookup in self.lookups:
             if lookup.key.shape not in encoded:
                 encoded[lookup.key.shape] = lookup.key.different(rows)
             keys, _ = encoded[lookup.key.shape]
             for group in lookup.groups:
-                names += [kind + key for kind in (group.records.state, group.records.head) for key in keys]
-        names_of_all = [*names, *self.metas]
+                wanted.append([kind + key for kind in (group.records.state, group.records.head) for key in keys])
         try:
-            return self._vectors(rows, encoded, as_of, stamp, *self.store.gather(names_of_all))
+            return self._vectors(rows, encoded, as_of, stamp, partial(self.store.gather, wanted))
         except TooEarly:
-            groups = [
-                (group.sweeper, group.records, len(encoded[lookup.key.shape][0])) for lookup in self.lookups for group in lookup.groups
-            ]
-            found = reach_back(self.store, names_of_all, groups) or self.store.gather(names_of_all)  # its pieces may have gone meanwhile
-            return self._vectors(rows, encoded, as_of, stamp, *found)
+            groups = [(group.sweeper, group.records) for lookup in self.lookups for group in lookup.groups]
+            return self._vectors(rows, encoded, as_of, stamp, partial(reach_back, self.store, wanted, groups))
 
     def _vectors(
-        self, rows: Sequence[Mapping[str, Any]], encoded: Mapping[KeyShape, _Encoded], as_of: int, stamp: bytes | None, data: bytearray,
-        lengths: Sequence[int],
+        self, rows: Sequence[Mapping[str, Any]], encoded: Mapping[KeyShape, _Encoded], as_of: int, stamp: bytes | None,
+        gather: Callable[[Take], None],
     ) -> ColumnVectors | None:  # fmt: skip
-        """As `read`, from what was gathered: the states and heads of each group, then what is known of the groups."""
-        starts = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=starts[1:])
-        ends = starts[len(lengths) - len(self.metas) :].tolist()
-        found, *metas = (bytes(data[low:high]) for low, high in pairwise(ends))
-        if found != (stamp or b""):
+        """As `read`, from what is gathered: what is known of the groups, then the states and heads of each group."""
+        known: list[bytes] = []
+        swept: list[Swept] = []
+        groups = [(lookup, group) for lookup in self.lookups for group in lookup.groups]
+
+        def take(number: int, values: bytearray, lengths: list[int]) -> None:
+            starts = np.zeros(len(lengths) + 1, np.int64)
+            np.cumsum(lengths, out=starts[1:])
+            if number == 0:
+                known[:] = [bytes(values[low:high]) for low, high in pairwise(starts.tolist())]
+                swept.clear()
+            elif known[0] == (stamp or b""):
+                lookup, group = groups[number - 1]
+                _, index = encoded[lookup.key.shape]
+                run, fed = known[2 * number - 1 : 2 * number + 1]
+                swept.append(group.read(run, fed, np.frombuffer(values, np.int64), starts >> 3, index, as_of))
+
+        gather(take)
+        if known[0] != (stamp or b""):
             return None
-        words = np.frombuffer(data, np.int64, ends[0] >> 3)  # `gather` put nothing before that is no multiple of 8 long
-        starts >>= 3
-        parts: list[Swept] = []
         derived: dict[str, Derived] = {}
         columns: dict[str, Column] | None = {} if self.derivation is not None else None
         codes: dict[str, np.ndarray] = {}
         cutoff: dict[str, int | None] = {}
         watermark: dict[str, int | None] = {}
-        at, number = 0, 0
+        at = 0
         for lookup in self.lookups:
-            keys, index = encoded[lookup.key.shape]
             count = len(lookup.groups)
-            own = starts[at : at + 2 * len(keys) * count + 1]
-            swept = lookup.read(metas[2 * number : 2 * (number + count)], words, own, index, as_of)
-            parts += swept
-            lookup.derive(swept, len(rows), derived, columns, codes)
-            cutoff[lookup.view.name], watermark[lookup.view.name] = lookup.cutoff, lookup.watermark
-            at, number = at + 2 * len(keys) * count, number + count
+            lookup.derive(swept[at : at + count], len(rows), derived, columns, codes)
+            cutoff[lookup.view.name] = earliest(group.cutoff for group in lookup.groups)
+            watermark[lookup.view.name] = earliest(group.watermark for group in lookup.groups)
+            at += count
         if columns is not None:
             self._derive(rows, columns, codes, derived)
         elif self.set.request:
             self._request(rows)
-        return ColumnVectors(self.names, len(rows), parts, self.places, derived, cutoff, watermark)
+        return ColumnVectors(self.names, len(rows), swept, self.places, derived, cutoff, watermark)
 
     def _request(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
         columns = {}
@@ -262,8 +266,6 @@ class LookupReader:
         self.places = {name: Place(*where[one]) for name, one in self.aggregates.items()}
         derived = [(name, features[name].derived) for name in wanted if features[name].derived is not None]
         self.derivation = Derivation(derived, {name: features[name].type.widened for name in wanted}) if derived else None  # type: ignore[arg-type]
-        self.cutoff: int | None = None
-        self.watermark: int | None = None
 
     def names_of(self, key: bytes) -> tuple[bytes, bytes, bytes, bytes]:
         """The store's keys to read for one row's key from the only group: the group's own, then its state and its head."""
@@ -282,21 +284,6 @@ class LookupReader:
         """What the store knows of each group now."""
         stored = iter(store.get([key for group in self.groups for key in group.own]))
         return [group.state(run, fed) for group, run, fed in zip(self.groups, stored, stored)]
-
-    def read(
-        self, stored: Sequence[bytes], words: np.ndarray, starts: np.ndarray, index: np.ndarray | None, as_of: int
-    ) -> list[Swept]:
-        """What each group answers, for each of m keys, or of the rows of `index`: which key each has.
-
-        stored: each group's own two records · starts [2 m groups + 1]: where in `words` the records of all keys begin, group by group.
-        """
-        span = (len(starts) - 1) // max(1, len(self.groups))
-        swept = [
-            group.read(stored[2 * i], stored[2 * i + 1], words, starts[i * span : (i + 1) * span + 1], index, as_of)
-            for i, group in enumerate(self.groups)
-        ]
-        self.cutoff, self.watermark = earliest(group.cutoff for group in self.groups), earliest(group.watermark for group in self.groups)
-        return swept
 
     def derive(
         self, swept: Sequence[Swept], rows: int, derived: dict[str, Derived], columns: dict[str, Column] | None,

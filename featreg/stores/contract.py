@@ -3,13 +3,15 @@
 A store knows no features.  `tests/test_store_contract.py` is this page as claims, run for each store.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from featreg.errors import LeaseHeldError, StoreError
 from featreg.instants import format_instant
+
+Take = Callable[[int, bytearray, list[int]], None]
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ class Store(Protocol):
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of `keys`, same order, None for a key without one, all as of one instant."""
 
-    def gather(self, keys: Sequence[bytes]) -> tuple[bytearray, list[int]]:
-        """As `get`, the values one behind another, and the length of each: 0 for a key without one."""
+    def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
+        """As `get` for all keys of all parts, which are handed over one after the other: `take(number of the part, values, lengths)`.
+
+        The values stand one behind another; the length of a key without one is 0.  A store that is far away hands a part over while
+        the next is on its way, and begins with the first again when it was lost meanwhile.  What `take` raises ends it.
+        """
 
     def write(
         self,

@@ -21,7 +21,7 @@ from typing import Any, Self
 from redis.exceptions import NoScriptError
 
 from featreg.errors import StoreError
-from featreg.stores.contract import StoreConflict, StoreStat
+from featreg.stores.contract import StoreConflict, StoreStat, Take
 from featreg.stores.redis_server import PATIENCE, RedisServer, RedisUrl, exchange, exchange_many
 
 MOST_KEYS = 250_000  # of one write: Redis takes a million arguments
@@ -110,16 +110,32 @@ class RedisStore:
         packed = self._packed_names(keys)
         return self.server.call(lambda connection: exchange(connection, packed))
 
-    def gather(self, keys: Sequence[bytes]) -> tuple[bytearray, list[int]]:
+    def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
         """As in `Store`.  One MGET; the bytes of the values are copied once and are never objects."""
         from featreg.stores.redis_reply import Reply  # compiled
 
+        keys, counts = [key for part in parts for key in part], list(map(len, parts))
+        problems: list[Exception] = []  # of `take`: all of the answer is read before one is raised, and the connection is of use again
+
+        def take_part(number: int, values: bytearray, lengths: list[int]) -> None:
+            if number == 0:
+                problems.clear()
+            if not problems:
+                try:
+                    take(number, values, lengths)
+                except Exception as problem:
+                    problems.append(problem)
+
         if not keys:
-            return bytearray(), []
-        packed, count = self._packed_names(keys), len(keys)
+            for number in range(len(parts)):
+                take(number, bytearray(), [])
+            return
+        packed = self._packed_names(keys)
         reply: Reply = getattr(self._mine, "reply", None) or Reply()
         self._mine.reply = reply
-        return self.server.call(lambda connection: exchange_many(connection, packed, reply, count))
+        self.server.call(lambda connection: exchange_many(connection, packed, reply, counts, take_part))
+        if problems:
+            raise problems[0]
 
     def write(
         self,

@@ -4,6 +4,7 @@ A client library copies each answer into its reader, then each value into an obj
 that is as long as the server takes to send them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from featreg.stores.contract import Take
+
 FIRST_BYTES, MOST_KEPT = 1 << 19, 1 << 23  # of a buffer at first, and of one that is used again
 WHOLE, MORE, OTHER = 1, 0, -1  # all is there; some is not yet; this is no list of values
-AT, VALUE, TOTAL = 0, 1, 2  # of a cursor: the next byte, the next value (-1: the list's own head), bytes of the values
+AT, VALUE = 0, 1  # of a cursor: the next byte, the next value (-1: the list's own head)
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
 _CR, _LIST, _TEXT, _MINUS, _ZERO = 13, 42, 36, 45, 48
 
@@ -23,23 +26,25 @@ class Reply:
 
     def __init__(self) -> None:
         self._room(FIRST_BYTES)
-        self.cursor = np.zeros(3, np.int64)
+        self.cursor = np.zeros(2, np.int64)
         self.spans = np.empty((2, 0), np.int64)
 
     def _room(self, size: int) -> None:
         self.buffer = bytearray(size)
         self.view, self.bytes = memoryview(self.buffer), np.frombuffer(self.buffer, np.uint8)
 
-    def receive(self, socket: Any, count: int) -> tuple[bytearray, list[int]] | bytes | None:
-        """`count` values one behind another, and the length of each (0 for none).
+    def receive(self, socket: Any, counts: Sequence[int], take: Take) -> bytes | None:
+        """Hand over the values of each part, so many of them, one behind another with the length of each (0 for none).
 
-        None when the other side has closed; what came, when it is no list of `count` values: an error.
+        A part is handed over when all of it has come, while the next is on its way.  Returns None when all have; what came, when it is
+        no list of so many values: an error; nothing (b"") when the other side has closed.
         Raises: OSError of the socket.
         """
+        count = sum(counts)
         if self.spans.shape[1] != count:
             self.spans = np.empty((2, count), np.int64)
-        self.cursor[:] = 0, -1, 0
-        end = 0
+        self.cursor[:] = 0, -1
+        end = part = first = 0
         while True:
             if end == len(self.buffer):
                 before = self.buffer
@@ -47,19 +52,23 @@ class Reply:
                 self.view[:end] = before
             received = socket.recv_into(self.view[end:])
             if received == 0:
-                return None
+                return b""
             end += received
             found = find_values(self.bytes, end, self.cursor, self.spans)
             if found == OTHER:
                 return bytes(self.view[:end])
+            while part < len(counts) and first + counts[part] <= self.cursor[VALUE]:
+                spans = self.spans[:, first : first + counts[part]]
+                lengths: list[int] = spans[1].tolist()
+                values = bytearray(sum(lengths))
+                bring_together(self.bytes, spans, np.frombuffer(values, np.uint8))
+                take(part, values, lengths)
+                part, first = part + 1, first + counts[part]
             if found == WHOLE:
                 break
-        values = bytearray(int(self.cursor[TOTAL]))
-        bring_together(self.bytes, self.spans, np.frombuffer(values, np.uint8))
-        lengths: list[int] = self.spans[1].tolist()
         if len(self.buffer) > MOST_KEPT:
             self._room(FIRST_BYTES)
-        return values, lengths
+        return None
 
 
 @njit("int64(uint8[::1], int64, int64[::1], int64[:, ::1])", **_OPTIONS)
@@ -94,7 +103,6 @@ def find_values(data, end, cursor, spans):  # type: ignore[no-untyped-def]
             elif at + number + 2 > end:
                 return MORE
             spans[0, cursor[VALUE]], spans[1, cursor[VALUE]] = at, number
-            cursor[TOTAL] += number
             if not is_none:
                 at += number + 2
         cursor[AT] = at
@@ -115,7 +123,7 @@ def _copy(typingctx, to, to_at, data, at, length):  # type: ignore[no-untyped-de
     return types.void(to, types.int64, data, types.int64, types.int64), generate
 
 
-@njit("void(uint8[::1], int64[:, ::1], uint8[::1])", **_OPTIONS)
+@njit("void(uint8[::1], int64[:, :], uint8[::1])", **_OPTIONS)
 def bring_together(data, spans, values):  # type: ignore[no-untyped-def]
     """Copy the values that `find_values` found one behind another."""
     to = 0

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -34,6 +34,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from featreg.errors import StoreError, StoreUnavailable, UsageError
+from featreg.stores.contract import Take
 
 if TYPE_CHECKING:
     from featreg.stores.redis_reply import Reply
@@ -289,20 +290,20 @@ def exchange(connection: Any, question: bytes) -> Any:
     return answer
 
 
-def exchange_many(connection: Any, question: bytes, reply: "Reply", count: int) -> tuple[bytearray, list[int]]:
-    """As `exchange`, for an answer of `count` values, which are brought together in `reply`."""
+def exchange_many(connection: Any, question: bytes, reply: "Reply", counts: Sequence[int], take: Take) -> None:
+    """As `exchange`, for an answer of many values, which `reply` hands over in parts.  What `take` raises is no OSError."""
     try:
         socket = _socket_of(connection)
         socket.sendall(question)
-        answer = reply.receive(socket, count)
-        if answer is None:
+        told = reply.receive(socket, counts, take)
+        if told is None:
+            return
+        if not told:
             raise redis.ConnectionError("closed by the server")
-        if isinstance(answer, bytes):  # an error, which the library reads
-            connection._parser._reader.feed(answer)
-            raise connection._parser.read_response(disable_decoding=True)
+        connection._parser._reader.feed(told)  # an error, which the library reads
+        raise connection._parser.read_response(disable_decoding=True)
     except OSError as error:
         raise _lost(error) from None
-    return answer
 
 
 def _socket_of(connection: Any) -> Any:

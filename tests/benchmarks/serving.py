@@ -70,7 +70,7 @@ def redis_reads(events: int) -> None:
             registry.online("bench", keys[0], at=end)
             reader = registry.reader().set_reader("bench")
             store: Any = registry.reader().store
-            names = [[name for lookup in reader.lookups for name in lookup.names_of(lookup.key.records((key,)))] for key in keys]
+            names = [[name for lookup in reader.lookups for name in lookup.names_of(lookup.key.encoded(key))] for key in keys]
             for i, wanted in enumerate(names):  # the same bytes, as one value
                 client.set(b"bare:%d" % i, b"".join(value or b"" for value in store.get(wanted)))
             _compare(

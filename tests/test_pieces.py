@@ -14,7 +14,7 @@ import featreg
 from featreg.engines import pieces as pieces_module
 from featreg.engines.duckdb import DuckDB
 from featreg.engines.pieces import Piece, cut, in_paths
-from featreg.engines.worker import ROWS, query_pieces
+from featreg.engines.worker import ROWS, InFiles, query_pieces
 from featreg.plan.relation import Relation, quote
 
 _DAY = 86_400_000_000
@@ -155,6 +155,20 @@ def test_pieces_are_of_about_the_same_size_and_enough_for_every_core(
     sizes = [sum(batch.num_rows for batch in query_pieces(f"SELECT n FROM {ROWS}", [piece])) for piece in pieces]
     assert sum(sizes) == 25_303 and 16 <= len(pieces) <= 24 and max(sizes) <= 1600
     assert all("unread" not in text for piece in pieces for text in piece.texts)
+
+
+def test_many_files_are_little_to_carry_and_each_task_opens_its_own_piece(engine: DuckDB, tmp_path: Path) -> None:
+    """Every task gets all pieces; what they carry for a file is less than its path."""
+    for number in range(300):
+        write(tmp_path / f"month={number % 12:02}/part-{number:05}-0123456789abcdef-c000.snappy.parquet", pa.table({"n": [number]}))
+    relation = engine.location("events", "**/*.parquet", tmp_path)
+    pieces = cut(engine, relation, ["n", "month"], 2, None, in_paths(engine, relation))
+    asked = InFiles.of(pieces * 3)
+    path = relation.files.paths[0] if relation.files is not None else ""
+    assert sum(map(len, asked.pieces)) < 3 * 300 * len(path)
+    batches = [pa.record_batch([pa.array([number])], names=["id"]) for number in range(len(pieces), 2 * len(pieces))]
+    found = [row for batch in asked.query(f"SELECT n, month FROM {ROWS}", batches) for row in zip(*batch.to_pydict().values())]
+    assert sorted(found) == engine.rows(f"SELECT n, month FROM {relation.text} ORDER BY n")
 
 
 def test_a_file_that_is_gone_or_another_one_by_then_is_an_error(engine: DuckDB, tmp_path: Path) -> None:

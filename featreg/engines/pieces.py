@@ -49,20 +49,24 @@ class _Run:
 
 
 def cut(
-    engine: "DuckDB", relation: Relation, names: Collection[str], tasks: int, since: tuple[str, int] | None = None
-) -> tuple[Piece, ...]:
+    engine: "DuckDB", relation: Relation, names: Collection[str], tasks: int, since: tuple[str, int] | None = None,
+    paths: Mapping[str, str] | None = None,
+) -> tuple[Piece, ...]:  # fmt: skip
     """Pieces of the relation's files with columns of these names, of about the same bytes, more than `tasks` where there is enough.
 
     Pieces and their rows are in the order of paths.
     since: (column, instant in UTC microseconds): row groups all of whose values are before it are left out; NULL and what is before
     year 1 stay.
+    paths: what `in_paths` says of the relation, for who has asked.
     Raises: DataError when a file cannot be read.
     """
     files = relation.files
     assert files is not None
+    if paths is None:
+        paths = in_paths(engine, relation) or {}
     wanted = {name.lower() for name in names}
     read = [(name, kind) for name, kind in relation.columns if name.lower() in wanted]
-    readers = _readers(files, read, in_paths(engine, relation) or {})
+    readers = _readers(files, read, paths)
     taken = {file for form in files.forms if any(name.lower() == _ROW for name, _ in form.columns) for file in form.files}
     groups = _row_groups(engine, files, wanted, since)
     most = max(_LEAST, min(_MOST, sum(one.bytes for one in groups) // max(1, 4 * tasks)))

@@ -63,13 +63,14 @@ class Rows:
     """A source's rows for workers: in a frame, or in files that workers read.
 
     relation: what a scan over some of them is spelled over · packed: the frame's last column holds tables as bytes, else its columns are
-    the rows' · found: the files, as the driver's DuckDB reads them.
+    the rows' · found: the files, as the driver's DuckDB reads them · paths: columns that stand in their paths, see `in_paths`.
     """
 
     relation: Relation
     frame: "DataFrame | None" = None
     packed: bool = False
     found: Relation | None = None
+    paths: Mapping[str, str] | None = None
 
 
 class Spark:
@@ -138,9 +139,10 @@ class Spark:
 
     def files(self, relation: Relation) -> Rows:
         """Rows that the driver's DuckDB has found: in Parquet files, which workers read, or by a text that it reads itself."""
-        if relation.files is None or in_paths(self.duckdb, relation) is None:
+        paths = None if relation.files is None else in_paths(self.duckdb, relation)
+        if paths is None:
             return self._through_driver(relation)
-        return Rows(Relation(ROWS, relation.columns), found=relation)
+        return Rows(Relation(ROWS, relation.columns), found=relation, paths=paths)
 
     def spine(self, files: list[str]) -> "tuple[DataFrame, InFiles, pa.Schema]":
         """Parquet files that are a spine, for workers to read, and every column that one of them has.  Raises: DataError."""
@@ -182,7 +184,7 @@ class Spark:
         bound; this is for passing over files and row groups.
         """
         if rows.found is not None:
-            return self._numbers(cut(self.duckdb, rows.found, names, self.cores, since))
+            return self._numbers(cut(self.duckdb, rows.found, names, self.cores, since, rows.paths))
         assert rows.frame is not None
         if rows.packed:
             return rows.frame, Held(packed=True)
@@ -192,7 +194,7 @@ class Spark:
 
     def _numbers(self, pieces: tuple[Piece, ...]) -> "tuple[DataFrame, InFiles]":
         """A task for each piece."""
-        return self.session.range(0, len(pieces), 1, max(1, len(pieces))), InFiles(pieces)
+        return self.session.range(0, len(pieces), 1, max(1, len(pieces))), InFiles.of(pieces)
 
     # Moving ----------------------------------------------------------------------------------
 

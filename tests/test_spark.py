@@ -3,6 +3,7 @@
 One session for the whole run, local[2].  The session's zone is Kolkata and the JVM's is New York.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from featreg.engines.kept import Kept, from_bytes
 from featreg.engines.spark import Spark
 from featreg.engines.spread import Split
 from featreg.engines.worker import Checked, Told, error_of, kernels_folder, told_in, versions
+from featreg.session import staged_spine
+from featreg.session.filled import Filling
 from featreg.session.output import write_parts
 from tests.shop import ENTITY, ORDERS, REALTIME_SET, RECENT, Shop, at, order, spine_of
 from tests.test_worlds import SET, check_table, draft, first_difference, in_python, repository, shown
@@ -294,12 +297,15 @@ def test_a_write_that_fails_leaves_nothing_and_a_folder_that_is_there_is_left_al
     files["features/world.py"] = SPEC.replace("[seen.all()])", '[seen.all()], derived={"beyond": "n_1d * 9223372036854775807"})')
     spine = pa.table({"user": [0, 7], "as_of": pa.array([86_400_000_000, 0]).cast(pa.timestamp("us"))})
     with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
-        made = registry.training_set(SET, spine, time="as_of", draft=True)
-        before = sorted(root.iterdir())
-        for out in ("parts", "one.parquet"):
-            with pytest.raises(featreg.OverflowDataError, match=r"beyond.*1970-01-02T00:00:00Z"):
-                made.write(root / out)
-            assert sorted(root.iterdir()) == before
+        registry.apply()
+        for draft, places in ((True, [root / "parts"]), (False, [root / "parts", root / "one.parquet", f"file:{root}/at_uri"])):
+            made = registry.training_set(SET, spine, time="as_of", draft=draft)
+            before = sorted(root.iterdir())
+            for out in places:
+                with pytest.raises(featreg.OverflowDataError, match=r"beyond.*1970-01-02T00:00:00Z"):
+                    made.write(out)
+                assert sorted(root.iterdir()) == before
+        assert not registry.control().training_sets
         (root / "there").mkdir()
         with pytest.raises(featreg.UsageError, match="is there already"):
             made.write(root / "there")
@@ -351,7 +357,7 @@ def test_a_failed_write_to_a_uri_leaves_nothing(tmp_path: Path) -> None:
     files, _ = busy(tmp_path, rows=2)
     with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
         with pytest.raises(featreg.DataError, match="no room"):
-            write_parts(fail, {}, f"file:{root}/out", registry.spark.storage)
+            write_parts(fail, dict, f"file:{root}/out", registry.spark.storage)
         assert made and not (root / "out").exists() and not (root / "out.manifest.json").exists()
 
 
@@ -392,6 +398,36 @@ def test_what_one_engine_made_the_other_makes_again(tmp_path: Path, first: str, 
         assert found.identical and found.same_bytes is None
         assert {one.kind for one in found.differences} == {"engine"} and found.manifest["id"] == made.manifest["id"]
         assert _same_bits(pq.read_table(out), pq.read_table(again))
+
+
+def test_rows_are_put_together_once_and_counted_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a folder, a file and a URI, block by block in the spine's order: the same rows and manifest as when they are counted alone."""
+    monkeypatch.setattr(staged_spine, "BLOCK_ROWS", 40)
+    files, spine = busy(tmp_path, rows=300, asked=100)
+    put_together: list[str] = []
+    run = Filling._frame
+
+    def counted(filling: Filling, task: Any, schema: Any) -> Any:
+        put_together.append(type(task).__name__)
+        return run(filling, task, schema)
+
+    monkeypatch.setattr(Filling, "_frame", counted)
+    with repository(tmp_path, files) as root, featreg.open(root, profile="spark") as registry:
+        registry.apply()
+        wanted = registry.training_set(SET, spine, time="as_of")
+        rows, manifest = wanted.to_arrow(), wanted.manifest
+        for out in (root / "out", root / "out.parquet", f"file:{root}/out_at_uri"):
+            made = registry.training_set(SET, spine, time="as_of")
+            put_together.clear()
+            made.write(out)
+            assert len(put_together) == 1, put_together
+            place = Path(str(out).removeprefix("file:"))
+            told = json.loads(place.with_name(f"{place.name}.manifest.json").read_text())
+            assert told == json.loads(json.dumps(made.manifest))
+            assert {**told, "views": 0} == {**json.loads(json.dumps(manifest)), "views": 0}, "but for seconds"
+            parts = sorted(place.glob("part-*.parquet")) if place.is_dir() else [place]
+            assert _same_bits(rows, pa.concat_tables(map(pq.read_table, parts)))
+        assert len(parts) == 3 and len(registry.control().training_sets) == 1
 
 
 def test_pushed_rows_that_gave_way_to_files_since_are_read_as_they_stood(tmp_path: Path) -> None:

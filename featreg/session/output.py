@@ -22,7 +22,7 @@ def write_training_set(table: pa.Table, manifest: Mapping[str, Any], path: Path)
         raise UsageError(f"{path}: a training set is written as .parquet or .csv.")
     if path.suffix == ".csv" and any(pa.types.is_nested(field.type) for field in table.schema):
         raise UsageError(f"{path}: a list or map has no place in CSV. Write .parquet.")
-    with _whole(path, manifest) as part:
+    with _whole(path, lambda: manifest) as part:
         if path.suffix == ".parquet":
             pyarrow.parquet.write_table(table, part)
         else:
@@ -30,10 +30,14 @@ def write_training_set(table: pa.Table, manifest: Mapping[str, Any], path: Path)
     return path
 
 
-def write_blocks(schema: pa.Schema, blocks: Iterator[pa.Table], manifest: Mapping[str, Any], path: Path) -> Path:
-    """As `write_training_set`, of rows that come block by block; one block is in memory (of CSV all are)."""
+def write_blocks(schema: pa.Schema, blocks: Iterator[pa.Table], manifest: Callable[[], Mapping[str, Any]], path: Path) -> Path:
+    """As `write_training_set`, of rows that come block by block; one block is in memory (of CSV all are).
+
+    manifest: asked for behind the last block.
+    """
     if path.suffix == ".csv":
-        return write_training_set(pa.concat_tables([schema.empty_table(), *blocks]), manifest, path)
+        whole = pa.concat_tables([schema.empty_table(), *blocks])
+        return write_training_set(whole, manifest(), path)
     with _whole(path, manifest) as part, pyarrow.parquet.ParquetWriter(part, schema) as writer:
         for block in blocks:
             writer.write_table(block)
@@ -41,13 +45,13 @@ def write_blocks(schema: pa.Schema, blocks: Iterator[pa.Table], manifest: Mappin
 
 
 @contextmanager
-def _whole(path: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
+def _whole(path: Path, manifest: Callable[[], Mapping[str, Any]]) -> Iterator[Path]:
     """A place beside `path` to write to, which takes its name when that is done, the manifest before it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        _write_manifest(manifest, path)
+        _write_manifest(manifest(), path)
         os.replace(part, path)
     except OSError as error:
         raise DataError(f"{path} could not be written: {error.strerror}.") from error
@@ -65,8 +69,10 @@ class Storage(Protocol):
     def remove_made(self, uri: str) -> None: ...
 
 
-def write_parts(write: Callable[[str], None], manifest: Mapping[str, Any], path: str, storage: Storage | None) -> Path | str:
-    """A folder of part files that `write(location)` makes elsewhere.
+def write_parts(
+    write: Callable[[str], None], manifest: Callable[[], Mapping[str, Any]], path: str, storage: Storage | None
+) -> Path | str:  # fmt: skip
+    """A folder of part files that `write(location)` makes elsewhere.  manifest: asked for when they are there.
 
     Beside its name and renamed, where the location is a local folder.  At a URI, which has a storage, in place, for object stores know
     no renaming: there `_SUCCESS` says that a folder is whole, and what a run that failed has left is taken away.
@@ -76,7 +82,7 @@ def write_parts(write: Callable[[str], None], manifest: Mapping[str, Any], path:
             raise UsageError(f"{path} is there already. Write to another folder, or take it away.")
         try:
             write(path)
-            storage.write_text(f"{path.rstrip('/')}.manifest.json", manifest_text(manifest))
+            storage.write_text(f"{path.rstrip('/')}.manifest.json", manifest_text(manifest()))
         except BaseException:
             storage.remove_made(path)
             raise
@@ -88,7 +94,7 @@ def write_parts(write: Callable[[str], None], manifest: Mapping[str, Any], path:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         write(str(part))
-        _write_manifest(manifest, folder)
+        _write_manifest(manifest(), folder)
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from featreg.session.changes import Life, Plan
     from featreg.session.cleanup import Garbage
     from featreg.session.coverage import Named
-    from featreg.session.distributed import DistributedTrainingSet
     from featreg.session.doctor import Finding
+    from featreg.session.filled import DistributedTrainingSet
     from featreg.session.materialize import Find, Receipt
     from featreg.session.online import OnlineReader
     from featreg.session.parity import Parity

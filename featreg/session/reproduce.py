@@ -121,12 +121,12 @@ def reproduce(registry: "Registry", named: str, live: bool = False, out: Path | 
     known = None if asked["known_at"] is None else parse_instant(asked["known_at"])
     again = Asked(spine, asked["time"], False, {}, None, known, snapshots or None, pushed, batched, checked=not live)
     made = make_training_set(registry, used, feature_set, again)
+    if out is not None and not isinstance(made, TrainingSet):
+        made.write_again(out)
     content = made.manifest["content_id"]
     identical = content == kept.content_id
     differences = tuple(_differences(manifest, made.manifest, feature_set))
     if not isinstance(made, TrainingSet):
-        if out is not None:
-            made.write_again(made.manifest, out)
         return Reproduced(kept, len(made), made.manifest, content, identical, None, differences, {})
     table, path = made.to_arrow(), Path(kept.path)
     written = _written(table, made.manifest, path.suffix, out)

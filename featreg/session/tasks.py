@@ -35,10 +35,10 @@ Batches = Iterator[pa.RecordBatch]
 PAYLOAD = -1  # the source of a fragment: the spine's own columns; else the number of a lookup
 FRAGMENTS = "slot long, block long, source int, events long, rejected long, rows binary"
 BLOBS = "block long, rows binary"
-WRITTEN = "block long, name string"
 STAGED = "number long, file string, start long, count long, low long, high long, rows binary"
 SORTED = "part long, seq long, rejected long, rows binary"
 NUMBERS = "block long, spine string, " + ", ".join(f"n{number} long" for number in range(1 + LIMBS))
+COUNTED, WRITTEN = f"{NUMBERS}, rows binary", f"{NUMBERS}, name string"
 FILE, START = "featreg_file", "featreg_start"  # hidden columns of a spine that is read from files
 
 _TYPES = {"long": pa.int64(), "int": pa.int32(), "string": pa.string(), "binary": pa.binary()}
@@ -372,8 +372,46 @@ def _cast(table: pa.Table, target: pa.Schema) -> pa.Table:
 
 
 @dataclass(frozen=True)
+class Counting:
+    """What rows are: the fingerprint of the spine's columns, and the nine numbers of all of them.  sql: for the numbers."""
+
+    spine: tuple[str, ...]
+    sql: str
+
+    def of(self, rows: pa.Table) -> tuple[str, *tuple[int, ...]]:
+        (numbers,) = query_batches(self.sql, [rows])
+        return part_fingerprint(rows.select(list(self.spine))), *(int(column[0].as_py() or 0) for column in numbers.columns)
+
+
+@dataclass(frozen=True)
+class CountBlock:
+    """All fragments of a block in, what its rows are out, and some of their columns when those are sent."""
+
+    assemble: Assemble
+    counting: Counting
+    sent: tuple[str, ...] | None = None
+
+    def __call__(self, batches: Batches) -> Batches:
+        for block, rows in self.assemble.blocks(batches):
+            sent = None if self.sent is None else to_bytes(rows.select(list(self.sent)))
+            yield _one_row(COUNTED, block, *self.counting.of(rows), sent)
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """Blocks that were counted and sent in, their rows out, as Spark writes them."""
+
+    target: pa.Schema
+
+    def __call__(self, batches: Batches) -> Batches:
+        for batch in batches:
+            for rows in batch.column(batch.num_columns - 1):
+                yield from _cast(from_bytes(rows), self.target).to_batches(1 << 14)
+
+
+@dataclass(frozen=True)
 class WriteBlock:
-    """All fragments of a block in, a Parquet file of its rows, and its name out.
+    """All fragments of a block in, a Parquet file of its rows, and its name out, with what they are when they are counted.
 
     folder: where executors and driver see it.  Each attempt writes a file of its own; the driver takes the one whose name it gets.
     """
@@ -381,27 +419,11 @@ class WriteBlock:
     assemble: Assemble
     folder: str
     schema: pa.Schema
+    counting: Counting | None
 
     def __call__(self, batches: Batches) -> Batches:
         for block, table in self.assemble.blocks(batches):
             name = f"{block}-{uuid.uuid4().hex}"
             pq.write_table(_cast(table, self.schema), Path(self.folder, name))
-            yield _one_row(WRITTEN, block, name)
-
-
-@dataclass(frozen=True)
-class CountBlock:
-    """All fragments of a block in, what its rows are out: the fingerprint of the spine's, and the nine numbers of all.
-
-    spine: its columns · sql: for the numbers.
-    """
-
-    assemble: Assemble
-    spine: tuple[str, ...]
-    sql: str
-
-    def __call__(self, batches: Batches) -> Batches:
-        for block, rows in self.assemble.blocks(batches):
-            (numbers,) = query_batches(self.sql, [rows])
-            counted = (int(column[0].as_py() or 0) for column in numbers.columns)
-            yield _one_row(NUMBERS, block, part_fingerprint(rows.select(list(self.spine))), *counted)
+            counted = [None] * (2 + LIMBS) if self.counting is None else self.counting.of(table)
+            yield _one_row(WRITTEN, block, *counted, name)

@@ -26,7 +26,7 @@ from featreg.snapshots.manifest import Snapshot
 
 if TYPE_CHECKING:
     from featreg.session.coverage import Named
-    from featreg.session.distributed import DistributedTrainingSet
+    from featreg.session.filled import DistributedTrainingSet
     from featreg.session.registry import Applied, Registry
 
 
@@ -82,7 +82,8 @@ def _with_spark(
     registry: "Registry", used: "Applied", feature_set: CompiledSet, asked: Asked, ready: "_Ready",
     progress: Callable[[str, int], None] | None,
 ) -> "DistributedTrainingSet":  # fmt: skip
-    from featreg.session.distributed import distributed_training_set, stage_spine
+    from featreg.session.distributed import distributed_training_set
+    from featreg.session.staged_spine import stage_spine
 
     spine = stage_spine(registry.spark, asked.spine, asked.time, feature_set, registry.root)
     checked = _check(registry, used, feature_set, asked, ready, (spine.first, spine.last) if len(spine) else None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from featreg.errors import StoreError
-from featreg.stores.contract import StoreConflict, StoreStat, Take
+from featreg.stores.contract import StoreConflict, StoreStat, Take, starts_of
 
 PAGE = 500  # names in one question
 
@@ -69,7 +69,7 @@ class SqliteStore:
         found = iter(self.get([key for keys in parts for key in keys]))
         for number, keys in enumerate(parts):
             values = [next(found) or b"" for _ in keys]
-            take(number, bytearray().join(values), [len(value) for value in values])
+            take(number, bytearray().join(values), starts_of(values))
 
     def write(
         self,

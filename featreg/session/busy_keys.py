@@ -17,7 +17,7 @@ import numpy as np
 from featreg.algebra.schedule import Chunk
 from featreg.errors import StoreError
 from featreg.session.keys import Records
-from featreg.stores.contract import Store, StoreConflict, Take
+from featreg.stores.contract import Store, StoreConflict, Take, starts_of
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, take_rows
 
 CLOSE_ROWS = 128  # of a head that the state can take: a read folds so many in 3 µs a view; two states are written for so many
@@ -231,7 +231,7 @@ def reach_back(
             rest = iter(values)
             for number, part in enumerate(parts):
                 own = list(islice(rest, len(part)))
-                take(number, bytearray().join(own), list(map(len, own)))
+                take(number, bytearray().join(own), starts_of(own))
             return
     raise StoreError("a key is written too often to be read back.\n  Ask for a later instant, or training_set(…) for the past.")
 

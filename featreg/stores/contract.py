@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import numpy as np
+
 from featreg.errors import LeaseHeldError, StoreError
 from featreg.instants import format_instant
 
-Take = Callable[[int, bytearray, list[int]], None]
+Take = Callable[[int, bytearray, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,11 @@ class Store(Protocol):
         """The values of `keys`, same order, None for a key without one, all as of one instant."""
 
     def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
-        """As `get` for all keys of all parts, which are handed over one after the other: `take(number of the part, values, lengths)`.
+        """As `get` for all keys of all parts, which are handed over one after the other: `take(number of the part, values, starts)`.
 
-        The values stand one behind another; the length of a key without one is 0.  A store that is far away hands a part over while
-        the next is on its way, and begins with the first again when it was lost meanwhile.  What `take` raises ends it.
+        The values stand one behind another, value i at `values[starts[i]:starts[i + 1]]`, nothing for a key without one.  A store that
+        is far away hands a part over while the next is on its way, and begins with the first again when it was lost meanwhile.  What
+        `take` raises ends it.
         """
 
     def write(
@@ -115,6 +118,13 @@ class Store(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *raised: object) -> None: ...
+
+
+def starts_of(values: Sequence[bytes]) -> np.ndarray:
+    """Where each value begins, and the last one ends, when they stand one behind another."""
+    starts = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=starts[1:])
+    return starts
 
 
 def _shown(data: bytes | None) -> str:

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import lmdb
+import numpy as np
 
 from featreg.durable import sync_folder
 from featreg.errors import StoreError
-from featreg.stores.contract import Holder, StoreConflict, StoreStat, Take
+from featreg.stores.contract import Holder, StoreConflict, StoreStat, Take, starts_of
 from featreg.stores.lease import Lease
 
 FORMAT = 2  # 1 had no busy keys: it is read as it is
@@ -116,18 +117,18 @@ class LmdbStore:
     def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
         """As in `Store`.  Each value is copied once, out of LMDB's pages: two thirds of what `get` takes for values of some KB."""
 
-        def join(transaction: lmdb.Transaction[bytes]) -> list[tuple[bytearray, list[int]]]:
+        def join(transaction: lmdb.Transaction[bytes]) -> list[tuple[bytearray, np.ndarray]]:
             found = []
             for keys in parts:
                 if max(map(len, keys), default=0) < STORED_LONG:
                     values = list(map(transaction.get, keys, repeat(b"")))
                 else:
                     values = [_look_up(transaction, key) or b"" for key in keys]
-                found.append((bytearray().join(values), list(map(len, values))))
+                found.append((bytearray().join(values), starts_of(values)))
             return found
 
-        for number, (values, lengths) in enumerate(self._read(join, buffers=True)):
-            take(number, values, lengths)
+        for number, (values, starts) in enumerate(self._read(join, buffers=True)):
+            take(number, values, starts)
 
     def write(
         self,

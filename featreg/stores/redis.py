@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Self
 
+import numpy as np
 from redis.exceptions import NoScriptError
 
 from featreg.errors import StoreError
-from featreg.stores.contract import StoreConflict, StoreStat, Take
+from featreg.stores.contract import StoreConflict, StoreStat, Take, starts_of
 from featreg.stores.redis_server import PATIENCE, RedisServer, RedisUrl, exchange, exchange_many
 
 MOST_KEYS = 250_000  # of one write: Redis takes a million arguments
@@ -117,18 +118,18 @@ class RedisStore:
         keys, counts = [key for part in parts for key in part], list(map(len, parts))
         problems: list[Exception] = []  # of `take`: all of the answer is read before one is raised, and the connection is of use again
 
-        def take_part(number: int, values: bytearray, lengths: list[int]) -> None:
+        def take_part(number: int, values: bytearray, starts: np.ndarray) -> None:
             if number == 0:
                 problems.clear()
             if not problems:
                 try:
-                    take(number, values, lengths)
+                    take(number, values, starts)
                 except Exception as problem:
                     problems.append(problem)
 
         if not keys:
             for number in range(len(parts)):
-                take(number, bytearray(), [])
+                take(number, bytearray(), starts_of(()))
             return
         packed = self._packed_names(keys)
         reply: Reply = getattr(self._mine, "reply", None) or Reply()

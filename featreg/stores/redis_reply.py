@@ -34,7 +34,7 @@ class Reply:
         self.view, self.bytes = memoryview(self.buffer), np.frombuffer(self.buffer, np.uint8)
 
     def receive(self, socket: Any, counts: Sequence[int], take: Take) -> bytes | None:
-        """Hand over the values of each part, so many of them, one behind another with the length of each (0 for none).
+        """Hand over the values of each part, so many of them, one behind another.
 
         A part is handed over when all of it has come, while the next is on its way.  Returns None when all have; what came, when it is
         no list of so many values: an error; nothing (b"") when the other side has closed.
@@ -59,10 +59,11 @@ class Reply:
                 return bytes(self.view[:end])
             while part < len(counts) and first + counts[part] <= self.cursor[VALUE]:
                 spans = self.spans[:, first : first + counts[part]]
-                lengths: list[int] = spans[1].tolist()
-                values = bytearray(sum(lengths))
+                starts = np.zeros(counts[part] + 1, np.int64)
+                np.cumsum(spans[1], out=starts[1:])
+                values = bytearray(int(starts[-1]))
                 bring_together(self.bytes, spans, np.frombuffer(values, np.uint8))
-                take(part, values, lengths)
+                take(part, values, starts)
                 part, first = part + 1, first + counts[part]
             if found == WHOLE:
                 break

@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from featreg.durable import write_whole
 from featreg.errors import DataError, UsageError
+from featreg.session.row_groups import write_parquet
 
 
 def write_training_set(table: pa.Table, manifest: Mapping[str, Any], path: Path) -> Path:
@@ -24,7 +25,7 @@ def write_training_set(table: pa.Table, manifest: Mapping[str, Any], path: Path)
         raise UsageError(f"{path}: a list or map has no place in CSV. Write .parquet.")
     with _whole(path, lambda: manifest) as part:
         if path.suffix == ".parquet":
-            pyarrow.parquet.write_table(table, part)
+            write_parquet(table, part)
         else:
             pyarrow.csv.write_csv(table, part)
     return path

@@ -1,0 +1,196 @@
+"""Write a Parquet file by several threads, the very bytes that pyarrow writes by one.
+
+pyarrow encodes one column after another.  Here each row group is encoded in memory as a
+file of its own, and what lies between a file's first four bytes and its footer goes into
+the one file, behind the group before it.  A footer is a Thrift struct in the compact
+protocol; the one of the whole file is the first group's with the groups of all, whose
+offsets are moved to where they are now.
+
+Source: github.com/apache/parquet-format, parquet.thrift; Thrift's compact protocol.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+GROUP_ROWS = 1 << 19  # of every file, on however many cores: who writes the same rows again writes the same bytes
+_MAGIC = b"PAR1"
+_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
+# Fields of parquet.thrift.
+_ROWS, _GROUPS = 3, 4  # FileMetaData
+_COLUMNS, _GROUP_OFFSET, _ORDINAL = 1, 5, 7  # RowGroup
+_CHUNK_OFFSET, _META = 2, 3  # ColumnChunk
+_PAGE_OFFSETS = (9, 10, 11)  # ColumnMetaData: of data, index and dictionary
+
+# A struct is {field: (type, value)} in the order of the bytes, a list (type of its items, items).
+Struct = dict[int, tuple[int, Any]]
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """As `pyarrow.parquet.write_table(table, path, row_group_size=GROUP_ROWS)`.  Memory: the encoded groups that threads are at."""
+    threads = pa.cpu_count()
+    if threads < 2 or table.num_rows <= GROUP_ROWS:
+        pq.write_table(table, path, row_group_size=GROUP_ROWS)
+        return
+    with open(path, "wb") as file:
+        file.write(_MAGIC)
+        whole: Struct = {}
+        for body, footer in _encoded(table, threads):
+            _move(footer, file.tell() - len(_MAGIC))
+            file.write(body)
+            whole = _joined(whole, footer) if whole else footer
+        written = bytearray()
+        _write_struct(written, whole)
+        file.write(written + len(written).to_bytes(4, "little") + _MAGIC)
+
+
+def _encoded(table: pa.Table, threads: int) -> Iterator[tuple[memoryview, Struct]]:
+    """The groups in order, each with its footer, while others are encoded."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[tuple[memoryview, Struct]]] = deque()
+        for begin in range(0, table.num_rows, GROUP_ROWS):
+            if len(waiting) == threads:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(_encode, table.slice(begin, GROUP_ROWS)))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _encode(rows: pa.Table) -> tuple[memoryview, Struct]:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, row_group_size=GROUP_ROWS)
+    data = memoryview(sink.getvalue())
+    end = len(data) - len(_MAGIC) - 4
+    begin = end - int.from_bytes(data[end : end + 4], "little")
+    return data[len(_MAGIC) : begin], _Reader(data[begin:end]).struct()
+
+
+def _move(footer: Struct, by: int) -> None:
+    """Let the offsets of a footer say where its groups are, `by` bytes further on."""
+    for group in footer[_GROUPS][1][1]:
+        _add(group, _GROUP_OFFSET, by)
+        for chunk in group[_COLUMNS][1][1]:
+            if chunk[_CHUNK_OFFSET][1]:
+                _add(chunk, _CHUNK_OFFSET, by)
+            for field in _PAGE_OFFSETS:
+                _add(chunk[_META][1], field, by)
+
+
+def _joined(whole: Struct, more: Struct) -> Struct:
+    """The footer of one file with the groups of another behind its own."""
+    item, groups = whole[_GROUPS][1]
+    for place, group in enumerate(more[_GROUPS][1][1], len(groups)):
+        _add(group, _ORDINAL, place)
+    _add(whole, _ROWS, more[_ROWS][1])
+    return whole | {_GROUPS: (_LIST, (item, groups + more[_GROUPS][1][1]))}
+
+
+def _add(struct: Struct, field: int, amount: int) -> None:
+    if field in struct:
+        kind, value = struct[field]
+        struct[field] = kind, value + amount
+
+
+class _Reader:
+    """Reads values from bytes, one behind another."""
+
+    def __init__(self, data: memoryview):
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        self.at += count
+        return bytes(self.data[self.at - count : self.at])
+
+    def number(self) -> int:
+        """Seven bits a byte, the lowest first."""
+        value = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+
+    def signed(self) -> int:
+        number = self.number()
+        return number >> 1 ^ -(number & 1)
+
+    def value(self, kind: int) -> Any:
+        match kind:
+            case 1 | 2:
+                return kind == _TRUE
+            case 3:
+                return self.take(1)
+            case 4 | 5 | 6:
+                return self.signed()
+            case 7:
+                return self.take(8)
+            case 8:
+                return self.take(self.number())
+            case 9 | 10:
+                head = self.take(1)[0]
+                count = self.number() if head >> 4 == 15 else head >> 4
+                item = head & 15
+                return item, [self.take(1) if item in (_TRUE, _FALSE) else self.value(item) for _ in range(count)]
+            case 12:
+                return self.struct()
+        raise AssertionError(f"Parquet's footers have no type {kind}")
+
+    def struct(self) -> Struct:
+        found: Struct = {}
+        field = 0
+        while head := self.take(1)[0]:
+            field = field + (head >> 4) if head >> 4 else self.signed()
+            found[field] = head & 15, self.value(head & 15)
+        return found
+
+
+def _write_number(out: bytearray, number: int) -> None:
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+
+
+def _write_signed(out: bytearray, value: int) -> None:
+    _write_number(out, value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def _write_value(out: bytearray, kind: int, value: Any) -> None:
+    match kind:
+        case 3 | 7:
+            out += value
+        case 4 | 5 | 6:
+            _write_signed(out, value)
+        case 8:
+            _write_number(out, len(value))
+            out += value
+        case 9 | 10:
+            item, items = value
+            out.append(min(len(items), 15) << 4 | item)
+            if len(items) >= 15:
+                _write_number(out, len(items))
+            for one in items:
+                _write_value(out, _BYTE if item in (_TRUE, _FALSE) else item, one)
+        case 12:
+            _write_struct(out, value)
+
+
+def _write_struct(out: bytearray, struct: Struct) -> None:
+    before = 0
+    for field, (kind, value) in struct.items():
+        if kind in (_TRUE, _FALSE):
+            kind = _TRUE if value else _FALSE
+        if 0 < field - before < 16:
+            out.append(field - before << 4 | kind)
+        else:
+            out.append(kind)
+            _write_signed(out, field)
+        _write_value(out, kind, value)
+        before = field
+    out.append(0)

@@ -38,17 +38,23 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 class Place:
-    """A shop whose orders are where Spark alone looks: `uri`, `table` (of a catalog, over files) or `view` (whose rows tell no file)."""
+    """A shop whose orders are where Spark alone looks: `uri`, `table` over files, and `view` and `jdbc`, which tell no file."""
 
     def __init__(self, root: Path, form: str, session: Any, spec: str = REALTIME_SHOP):
         self.form, self.session, self.files = form, session, f"file://{root}/data"
-        where = f'"{self.files}"' if form == "uri" else f'{{table = "{TABLE}"}}'
+        self.url = f"jdbc:derby:memory:{root.name};create=true"
+        where = f'{{table = "{TABLE}"}}' if form != "uri" else f'"{self.files}"'
+        if form == "jdbc":
+            session._jvm.System.setProperty("derby.stream.error.file", str(root / "derby.log"))
+            where = f'{{format = "jdbc", options = {{url = "{self.url}", dbtable = "{TABLE}"}}}}'
         self.shop = Shop(root, spec, f"{SPARK}[sources]\norders = {where}\n").applied()
 
     def put(self, name: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> Path:
         """One more file, by who knows nothing of Spark."""
         path = self.shop.put(name, rows)
-        if self.form == "view":
+        if self.form == "jdbc":
+            self.session.read.parquet(f"file://{path}").write.mode("append").jdbc(self.url, TABLE)
+        elif self.form == "view":
             self.session.read.parquet(self.files).createOrReplaceTempView(TABLE)
         elif self.form == "table" and not self.session.catalog.tableExists(TABLE):
             self.session.sql(f"CREATE TABLE {TABLE} USING parquet LOCATION '{self.files}'")
@@ -109,11 +115,11 @@ def test_a_uri_and_a_table_are_materialized_as_files_are(tmp_path: Path, session
         assert registry.parity("model").differing == 0
 
 
-def test_of_a_view_rows_are_taken_as_they_come_and_one_that_comes_behind_them_is_refused(tmp_path: Path, session: Any, table: None) -> None:
+def test_rows_of_a_database_are_taken_as_they_come_and_one_that_comes_behind_them_is_refused(tmp_path: Path, session: Any) -> None:
     """A row after the newest one that was there counts, though it is visible before the watermark."""
     steps = (("one", [order(0), order(5, "bob")], 60), ("two", [order(50), order(70, "bob"), order(500)], 120))
     other, wanted = filled_by_duckdb(tmp_path / "duckdb", steps)
-    place = Place(tmp_path / "view", "view", session)
+    place = Place(tmp_path / "jdbc", "jdbc", session)
     found = []
     for name, rows, to in steps:
         place.put(name, rows)
@@ -122,7 +128,9 @@ def test_of_a_view_rows_are_taken_as_they_come_and_one_that_comes_behind_them_is
     assert keys_of(place.shop) == keys_of(other)
     before = place.shop.stored()
     place.put("late", [order(3)])
-    with pytest.raises(featreg.RefusedError, match=r"table orders_of_a_shop .* before 2024-03-01T01:10:00.000001Z .*\(4 then, 5 now\)"):
+    with pytest.raises(
+        featreg.RefusedError, match=r"rows of jdbc orders_of_a_shop .* before 2024-03-01T01:10:00.000001Z .*\(4 then, 5 now\)"
+    ):
         place.run(180)
     assert place.shop.stored() == before
     place.run(180, rebuild=True)
@@ -220,7 +228,7 @@ def test_what_cannot_be_read_or_has_changed_is_an_error_and_nothing_is_written(t
     assert place.shop.stored() == before
 
 
-@pytest.mark.parametrize("form", ["uri", "view"])
+@pytest.mark.parametrize("form", ["uri", "view", "jdbc"])
 def test_rows_that_come_while_a_run_reads_are_met(tmp_path: Path, session: Any, table: None, form: str) -> None:
     """A second look, before anything is written, finds another file of that name, or one row more behind the newest one."""
     place = Place(tmp_path, form, session, ONE_VIEW)

@@ -126,7 +126,7 @@ class Spark:
             if "table" in settings:
                 return self.frame_rows(self._table(str(settings["table"])))
             reader = self.session.read.format(str(settings.get("format", "parquet"))).options(**AS_WRITTEN, **options)
-            return self.frame_rows(reader.load(settings["path"]))
+            return self.frame_rows(reader.load(settings.get("path")))
 
     def _table(self, name: str) -> "DataFrame":
         """A table or view as it is now; a session keeps which files a table had when it first met it."""

@@ -167,7 +167,10 @@ class SparkRunFinder(RunFinder):
 def _called(profile: Profile, source: EventSource) -> str:
     """Under which name the store keeps what was read of a location that is no files."""
     settings = settings_of(profile, source.name)
-    return f"table {settings['table']}" if "table" in settings else f"{settings.get('format', 'parquet')} at {settings.get('path')}"
+    if "table" in settings:
+        return f"table {settings['table']}"
+    where = settings.get("path") or dict(settings.get("options", {})).get("dbtable", source.name)  # a URL may have a password in it
+    return f"{settings.get('format', 'parquet')} {where}"
 
 
 def _shown(instant: int) -> str:

@@ -294,17 +294,6 @@ class Spark:
             frame.write.option("compression", "uncompressed").parquet(path)
         return self.session.read.schema(schema).parquet(path)
 
-    @contextmanager
-    def waiting(self, frame: "DataFrame") -> "Iterator[DataFrame]":
-        """A frame that is worked out once, when it is first asked for, and then on the executors' disks as long as this is open."""
-        from pyspark import StorageLevel
-
-        kept = frame.persist(StorageLevel.DISK_ONLY)
-        try:
-            yield kept
-        finally:
-            kept.unpersist()
-
     def collected(self, frame: "DataFrame") -> list[Any]:
         """Few rows."""
         with self.told("Spark"):

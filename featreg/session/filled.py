@@ -25,7 +25,7 @@ from featreg.session.order import in_order
 from featreg.session.output import write_blocks, write_parts
 from featreg.session.staged_spine import StagedSpine
 from featreg.session.tables import instants_of
-from featreg.session.tasks import BLOBS, COUNTED, FRAGMENTS, WRITTEN, Assemble, Carry, CountBlock, Counting, Unpack, WriteBlock
+from featreg.session.tasks import BLOBS, COUNTED, FRAGMENTS, WRITTEN, Assemble, Carry, CountBlock, Counting, WriteBlock
 from featreg.session.training_set import ViewReceipt
 from featreg.snapshots.families import Column
 from featreg.snapshots.numbers import LIMBS, read_numbers, summed
@@ -179,20 +179,17 @@ class Filling:
             shutil.rmtree(attempts, ignore_errors=True)
 
     def _to_uri(self, uri: str, plain: pa.Schema, counts: bool) -> "list[Row]":
-        """Spark's own writer tells nothing of rows, so those that are to be counted wait on the executors' disks meanwhile."""
+        """Spark's own writer tells nothing of rows, so those that are to be counted are put together twice.
+
+        To let them wait on the executors' disks in between was measured to cost as much, and takes memory of the JVM.
+        """
         from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
+        found = self.engine.collected(self._frame(self._counting_block(None), COUNTED)) if counts else []
         spark_schema = from_arrow_schema(plain, prefer_timestamp_ntz=True)
-        target = to_arrow_schema(spark_schema, timezone="UTC")
-        if not counts:
-            task = replace(self._assemble(tuple(self.spine.schema.names)), target=target)
-            with self.engine.told(f"writing {uri}"):
-                self._frame(task, spark_schema).write.parquet(uri)
-            return []
-        with self.engine.waiting(self._frame(self._counting_block(tuple(self.schema.names)), COUNTED)) as blocks:
-            found = self.engine.collected(blocks.drop("rows"))
-            with self.engine.told(f"writing {uri}"):
-                self.engine.run(blocks, Unpack(target), spark_schema).write.parquet(uri)
+        task = replace(self._assemble(tuple(self.spine.schema.names)), target=to_arrow_schema(spark_schema, timezone="UTC"))
+        with self.engine.told(f"writing {uri}"):
+            self._frame(task, spark_schema).write.parquet(uri)
         return found
 
 

@@ -398,18 +398,6 @@ class CountBlock:
 
 
 @dataclass(frozen=True)
-class Unpack:
-    """Blocks that were counted and sent in, their rows out, as Spark writes them."""
-
-    target: pa.Schema
-
-    def __call__(self, batches: Batches) -> Batches:
-        for batch in batches:
-            for rows in batch.column(batch.num_columns - 1):
-                yield from _cast(from_bytes(rows), self.target).to_batches(1 << 14)
-
-
-@dataclass(frozen=True)
 class WriteBlock:
     """All fragments of a block in, a Parquet file of its rows, and its name out, with what they are when they are counted.
 

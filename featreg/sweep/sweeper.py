@@ -30,6 +30,7 @@ from featreg.sweep.tiles import (
 
 LEVEL_FIELDS, STATE_FIELDS = 4, 6
 OPS_WORDS = 1 << 18
+MUCH = 8  # so many times the room that is needed
 _POOLS = {s.TOP_HEAP: "heap", s.TOP_TEXT: "text", s.TOP_OUT_HEAP: "out_heap", s.TOP_OUT_TEXT: "out_text"}
 
 
@@ -78,11 +79,12 @@ class Sweeper:
 
     def feed(self, chunk: s.Chunk, continues: bool) -> None:
         """Sweep one chunk; `continues`: its first key is the last key of the chunk before, which a group IN_ORDER does not take."""
+        coming = self._tiles_coming(chunk)
         if not continues:
-            self._forget_key()
+            self._forget_key(coming)
         else:
             self.group_state[:, STATE_KEY] = 0
-        self._make_room(self._tiles_coming(chunk))
+        self._make_room(coming)
         self._say_blocks()
         self.run(chunk)
         if len(chunk.key_index):
@@ -118,13 +120,17 @@ class Sweeper:
         setattr(self, name, grown)
         self.tops[s.NEED_ROOM] = 0
 
-    def _forget_key(self) -> None:
+    def _forget_key(self, coming: np.ndarray) -> None:
+        """Nothing is live any more; what a key of many rows took is given back when those that come need far less."""
         self.levels[:, LEVEL_COUNT] = self.levels[:, LEVEL_HEAD] = 0
         self.group_state[:, STATE_NEXT] = 1
         self.group_state[:, STATE_FREE] = 0
         self.group_state[:, STATE_KEY] = -1
         self.group_state[:, STATE_COARSE] = 0
         self.tops[s.TOP_HEAP] = self.tops[s.TOP_TEXT] = 0
+        if (self.group_state[:, STATE_CAPACITY] > MUCH * (coming + FEW) * self.tables.groups[:, s.GROUP_LEVELS]).any():
+            self.group_state[:, STATE_CAPACITY] = self.levels[:, LEVEL_CAPACITY] = self.levels[:, LEVEL_BASE] = self.slot_base[:] = 0
+            self.records = self.tile_number = self.tile_record = self.free = np.zeros(0, np.int64)
 
     def _keep_last_key(self, key: int) -> None:
         """A group that met no row of the last key holds another key's tiles: they are dead."""

@@ -49,7 +49,6 @@ def few_rows_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline, "SMALL_ROWS", 0)
 
 
-
 def events_of(rows: int, late: float) -> pa.Table:
     """In order of event time, a few keys with most rows, sums that lose bits; a share of rows that is seen days later."""
     rng = np.random.default_rng(5)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -311,21 +312,47 @@ def test_the_key_of_a_long_key_s_row_is_itself_a_key_like_any_other(place):
 def test_a_store_of_a_newer_format_is_refused_before_it_is_touched(place):
     open_store(place).close()
     note = place / "format.json"
-    note.write_text(json.dumps(json.loads(note.read_text()) | {"format": 3, "what_is_this": []}))
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"format": 4, "what_is_this": []}))
     before = (place / "data.mdb").read_bytes()
-    with pytest.raises(StoreError, match=r"format 3, written by a newer featreg.*\n  Upgrade featreg"):
+    with pytest.raises(StoreError, match=r"format 4, written by a newer featreg.*\n  Upgrade featreg"):
         open_store(place)
     assert (place / "data.mdb").read_bytes() == before
 
 
 def test_a_store_of_an_older_format_is_read_and_is_of_this_one_from_then_on(place):
-    with open_store(place) as store:
-        store.write([(b"a", b"1")])
+    """Long values stood in one piece then; one of them was as long as a piece."""
+    open_store(place).close()
+    lengths = {b"%d" % length: length for length in (1, 4079, 4080, 4081, 8160, 20_000)}
+    with lmdb.open(str(place), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for key, length in lengths.items():
+            transaction.put(key, bytes(length))
     note = place / "format.json"
-    note.write_text(note.read_text().replace("2", "1"))
+    note.write_text(note.read_text().replace("3", "2"))
     with open_store(place) as store:
-        assert store.get([b"a"]) == [b"1"]
-    assert json.loads(note.read_text()) == {"store": "lmdb", "format": 2}
+        assert store.scan(b"") == sorted((key, bytes(length)) for key, length in lengths.items())
+        store.write([(key, bytes(8160)) for key in lengths])
+        assert store.get(list(lengths)) == [bytes(8160)] * len(lengths)
+    assert json.loads(note.read_text()) == {"store": "lmdb", "format": 3}
+
+
+def test_a_value_is_in_pieces_of_a_page_and_leaves_none_behind(place):
+    """So that any free page will do: a file does not grow for want of two that stand side by side."""
+    dice = random.Random(4)
+    model: dict[bytes, bytes] = {}
+    with open_store(place) as store:
+        for _ in range(300):
+            puts = {dice.choice([b"a", b"b", b"c", b"k" * 600]): bytes(dice.randrange(30_000)) for _ in range(2)}
+            deletes = [dice.choice([b"a", b"b", b"c", b"k" * 600])]
+            store.write(puts.items(), deletes, {key: model.get(key) for key in puts} if dice.random() < 0.5 else None)
+            model = {key: value for key, value in model.items() if key not in deletes} | puts
+            assert dict(store.scan(b"")) == model
+        with pytest.raises(StoreError, match="two zero bytes"):
+            store.write([(b"\0\0a", b"")])
+    with lmdb.open(str(place), map_size=1 << 24) as environment, environment.begin() as transaction:
+        stored = dict(transaction.cursor())
+        assert max(map(len, stored.values())) <= environment.stat()["psize"] - 16
+        pieces = sum((len(value) + (604 if key == b"k" * 600 else 0)) // 4080 for key, value in model.items())
+        assert len(stored) == len(model) + pieces
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x"}', "\x00"])

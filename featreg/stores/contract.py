@@ -60,7 +60,11 @@ class WriteLeaseHeld(LeaseHeldError):
 
 
 class Store(Protocol):
-    """Bytes by key.  Keys are 1 byte or more, of any length and content; values may be empty."""
+    """Bytes by key.
+
+    Keys are 1 byte or more, of any length and content but for two zero bytes at the beginning: such names are a store's own.
+    Values may be empty.
+    """
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of `keys`, same order, None for a key without one, all as of one instant."""

@@ -2,16 +2,12 @@
 
 A store is a folder: `data.mdb` and `lock.mdb` (LMDB's), `format.json` (written
 first, so that an older featreg refuses a newer store before it opens it) and
-`lease` (who writes).  Keys up to 510 bytes are stored as they are.  A longer one
-is stored as its first 479 bytes and its SHA-256, 511 bytes that no other key has,
-with the key in front of the value: so it stands among its neighbours and `scan`
-finds it under any prefix.
+`lease` (who writes).  What stands in the file is said in `lmdb_records`.
 """
 
 from __future__ import annotations  # lmdb.Transaction takes its argument in type stubs only
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -20,8 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice, repeat
-from operator import itemgetter
+from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -30,22 +25,19 @@ import numpy as np
 
 from featreg.durable import sync_folder
 from featreg.errors import StoreError
-from featreg.stores.contract import Holder, StoreConflict, StoreStat, Take, starts_of
+from featreg.stores.contract import Holder, StoreStat, Take, starts_of
 from featreg.stores.lease import Lease
+from featreg.stores.lmdb_records import Records, stored_rows
 
-FORMAT = 2  # 1 had no busy keys: it is read as it is
+FORMAT = 3  # 1 had no busy keys, 2 no pieces: they are read as they are
 INITIAL_MAP = 4 << 30  # bytes of address space, not of disk: the file is as long as its pages
 LEASE_TIMEOUT = 30.0  # seconds
 READER_SLOTS = 1022
 DELETES_A_TRANSACTION = 2_000  # under 100 ms with values of 7 KB
 
-STORED_LONG = 511  # LMDB's longest key; a stored key has this length if and only if its key is longer
-HEAD = STORED_LONG - hashlib.sha256().digest_size
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # EIO is what LMDB makes of a write cut short
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
-_Rows = list[tuple[bytes, bytes]]
 
 
 def open_store(
@@ -109,23 +101,14 @@ class LmdbStore:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As in `Store`.  One key costs a read transaction (a spare one renewed) and a descent: about 1.5 µs."""
-        for key in keys:
-            if len(key) >= STORED_LONG:
-                return self._read(lambda transaction: [_look_up(transaction, key) for key in keys])
-        return self._read(lambda transaction: list(map(transaction.get, keys)))
+        return self._read(lambda transaction: self._records.get(transaction, keys))
 
     def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
         """As in `Store`.  Each value is copied once, out of LMDB's pages: two thirds of what `get` takes for values of some KB."""
 
         def join(transaction: lmdb.Transaction[bytes]) -> list[tuple[bytearray, np.ndarray]]:
-            found = []
-            for keys in parts:
-                if max(map(len, keys), default=0) < STORED_LONG:
-                    values = list(map(transaction.get, keys, repeat(b"")))
-                else:
-                    values = [_look_up(transaction, key) or b"" for key in keys]
-                found.append((bytearray().join(values), starts_of(values)))
-            return found
+            found = [self._records.get(transaction, keys, b"") for keys in parts]
+            return [(bytearray().join(values), starts_of(values)) for values in found]
 
         for number, (values, starts) in enumerate(self._read(join, buffers=True)):
             take(number, values, starts)
@@ -137,17 +120,13 @@ class LmdbStore:
         expect: Mapping[bytes, bytes | None] | None = None,
         seen: int | None = None,
     ) -> float:
-        """As in `Store`.  Rows are sorted first: LMDB writes neighbours together, and appends what lies behind the last key."""
-        rows = sorted(_stored_rows(puts).items(), key=itemgetter(0))
-        gone = sorted({_stored_key(key) for key in deletes})
-        expected = dict(expect or {})
+        """As in `Store`."""
+        rows, gone, expected = stored_rows(puts), list(deletes), dict(expect or {})
 
         def change(transaction: lmdb.Transaction[bytes]) -> None:
             if seen is None or transaction.id() != seen + 1:  # a writer is the one behind the last that is there
-                _compare(transaction, expected)
-            for key in gone:
-                transaction.delete(key)
-            _put_sorted(transaction, rows)
+                self._records.compare(transaction, expected)
+            self._records.change(transaction, rows, gone, expected)
 
         self._check_usable()
         with _store_errors(self.path), self._lease.held():
@@ -165,7 +144,7 @@ class LmdbStore:
         Keys that agree in their first 479 bytes are read together and sorted, so
         memory is bounded by `limit` and the number of those.
         """
-        return self._read(lambda transaction: list(islice(_walk(transaction, prefix, start or b""), max(limit, 0))))
+        return self._read(lambda transaction: list(islice(self._records.walk(transaction, prefix, start or b""), max(limit, 0))))
 
     def delete_prefix(self, prefix: bytes) -> int:
         """As in `Store`.  A key that another process adds behind the walk's place stays."""
@@ -176,8 +155,9 @@ class LmdbStore:
         return count
 
     def stat(self) -> StoreStat:
-        found = self._read(lambda transaction: transaction.stat())
-        return StoreStat(found["psize"] * (found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]), found["entries"])
+        found, pieces = self._read(lambda transaction: (transaction.stat(), self._records.pieces(transaction)))
+        pages = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        return StoreStat(found["psize"] * pages, found["entries"] - pieces)
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
@@ -259,6 +239,7 @@ class LmdbStore:
         self._check_usable()
         if self._environment is None:
             self._environment = _open_environment(self.path, self._initial_map)
+            self._records = Records(self._environment.stat()["psize"])
         return self._environment
 
     def _check_usable(self) -> None:
@@ -358,80 +339,6 @@ class LmdbStore:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-
-
-# Keys
-
-def _stored_key(key: bytes) -> bytes:
-    return key if len(key) < STORED_LONG else key[:HEAD] + hashlib.sha256(key).digest()
-
-
-def _stored_rows(puts: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    rows = dict(puts)
-    for key in [key for key in rows if len(key) >= STORED_LONG]:
-        rows[_stored_key(key)] = len(key).to_bytes(4, "big") + key + rows.pop(key)
-    return rows
-
-
-def _read_row(stored: bytes, value: bytes) -> tuple[bytes, bytes]:
-    if len(stored) < STORED_LONG:
-        return stored, value
-    end = 4 + int.from_bytes(value[:4], "big")
-    return value[4:end], value[end:]
-
-
-# Work inside a transaction
-
-def _look_up(transaction: lmdb.Transaction[bytes], key: bytes) -> bytes | None:
-    stored = _stored_key(key)
-    value = transaction.get(stored)
-    return None if value is None else _read_row(stored, value)[1]
-
-
-def _compare(transaction: lmdb.Transaction[bytes], expected: Mapping[bytes, bytes | None]) -> None:
-    """A push expects thousands of values: they are looked up and compared at once, and one by one only to name the one that differs."""
-    if not any(len(key) >= STORED_LONG for key in expected) and list(map(transaction.get, expected)) == list(expected.values()):
-        return
-    for key, value in expected.items():
-        found = _look_up(transaction, key)
-        if found != value:
-            raise StoreConflict(key, value, found)
-
-
-def _put_sorted(transaction: lmdb.Transaction[bytes], rows: _Rows) -> None:
-    """Put rows sorted by key, each key once; those behind the last key are appended without a search."""
-    if not rows:
-        return
-    with transaction.cursor() as cursor:
-        is_behind = not cursor.last() or cursor.key() < rows[0][0]
-        cursor.putmulti(rows, append=is_behind)
-
-
-def _walk(transaction: lmdb.Transaction[bytes], prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Entries under `prefix` from `start` on, in order of key.
-
-    Long keys lie in order by their first 479 bytes; those that agree in them are
-    held back until all are read.
-    """
-    first, head = max(prefix, start), prefix[:HEAD]
-    together: _Rows = []
-    with transaction.cursor() as cursor:
-        if not cursor.set_range(first[:HEAD]):
-            return
-        for stored, value in cursor:
-            if together and stored[:HEAD] != together[0][0][:HEAD]:
-                yield from sorted(together)
-                together = []
-            if not stored.startswith(head):
-                break
-            key, plain = _read_row(stored, value)
-            if key < first or not key.startswith(prefix):
-                continue
-            if len(key) <= HEAD:
-                yield key, plain
-            else:
-                together.append((key, plain))
-    yield from sorted(together)
 
 
 # The folder

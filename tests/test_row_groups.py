@@ -50,8 +50,10 @@ def table_of(rows: int) -> pa.Table:
     return pa.table(columns, metadata={"made by": "a test"})
 
 
+@pytest.mark.parametrize("slack", [row_groups.SLACK, 0], ids=["room enough", "too little room"])
 @pytest.mark.parametrize("rows", [0, 1, 100, 101, 200, 1_234])
-def test_threads_write_the_bytes_that_one_writer_writes(rows: int, tmp_path: Path) -> None:
+def test_threads_write_the_bytes_that_one_writer_writes(rows: int, slack: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "SLACK", slack)
     table = table_of(rows)
     row_groups.write_parquet(table, tmp_path / "ours.parquet")
     pq.write_table(table, tmp_path / "theirs.parquet", row_group_size=100)

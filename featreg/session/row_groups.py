@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 GROUP_ROWS = 1 << 19  # of every file, on however many cores: who writes the same rows again writes the same bytes
+SLACK = 1 << 20
 _MAGIC = b"PAR1"
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 # Fields of parquet.thrift.
@@ -62,9 +63,15 @@ def _encoded(table: pa.Table, threads: int) -> Iterator[tuple[memoryview, Struct
 
 
 def _encode(rows: pa.Table) -> tuple[memoryview, Struct]:
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, row_group_size=GROUP_ROWS)
-    data = memoryview(sink.getvalue())
+    room = pa.allocate_buffer(rows.nbytes + SLACK)  # memory is taken where it is written to; a sink that grows takes it twice
+    sink = pa.FixedSizeBufferWriter(room)
+    try:
+        pq.write_table(rows, sink, row_group_size=GROUP_ROWS)
+        data = memoryview(room)[: sink.tell()]
+    except OSError:  # out of bounds: the rows became no smaller
+        growing = pa.BufferOutputStream()
+        pq.write_table(rows, growing, row_group_size=GROUP_ROWS)
+        data = memoryview(growing.getvalue())
     end = len(data) - len(_MAGIC) - 4
     begin = end - int.from_bytes(data[end : end + 4], "little")
     return data[len(_MAGIC) : begin], _Reader(data[begin:end]).struct()

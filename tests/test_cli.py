@@ -188,6 +188,19 @@ def test_a_set_of_a_broken_view_is_checked_as_far_as_it_goes(shop, capsys):
     assert {problem["subject"] for problem in problems} == {"customer_orders.spent", "two.orders_1d"}
 
 
+def test_a_place_of_no_source_is_told_by_check_and_a_training_set_without_events_says_so(shop, capsys):
+    """A source that takes pushed rows needs no file: its name written wrong in the profile is no error, and all windows are empty."""
+    spec, conf = shop / "features" / "example.py", shop / "conf" / "local.toml"
+    assert document(capsys, "check")["warnings"] == []
+    conf.write_text(conf.read_text().replace("orders =", "ordrs ="))
+    told = run(capsys, "check")
+    assert "warning: conf/local.toml: ordrs: [sources] names it" in told and "orders" in told.splitlines()[1]
+    spec.write_text(spec.read_text().replace('    event_time="ordered_at",', '    event_time="ordered_at",\n    stream="log",'))
+    arguments = ("training-set", "order_model", "--draft", "--spine", "data/asked.csv", "--time", "asked_at", "--out", "t.parquet")
+    assert "customer_orders: no event was read" in run(capsys, *arguments)
+    assert "no profile 'prod'" in failure(capsys, "check", "--profile", "prod", code=2)
+
+
 def test_check_warns_of_a_date_that_is_read_in_its_own_morning(shop, capsys):
     """Neither a delay of a day nor a column that says when: a warning with the remedy; with one, none."""
     spec = shop / "features" / "example.py"

@@ -266,6 +266,23 @@ def _is_running(process: int) -> bool:
         return False
 
 
+def test_the_command_line_runs_on_spark_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """The command does without pandas, and PySpark asks for it."""
+
+    def command(*arguments: str) -> str:
+        run = [sys.executable, "-c", "import sys; from featreg.cli import main; sys.exit(main())", "-C", str(tmp_path), *arguments]
+        done = subprocess.run(run, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    command("init", str(tmp_path))
+    (tmp_path / "conf" / "spark.toml").write_text(f'{SPARK}[sources]\norders = "data/orders.csv"\n')
+    asked = ("training-set", "order_model", "--draft", "--spine", str(tmp_path / "data/asked.csv"), "--time", "asked_at", "--out")
+    command(*asked, str(tmp_path / "one.parquet"))
+    command("--profile", "spark", *asked, str(tmp_path / "two.parquet"))
+    assert pq.read_table(tmp_path / "two.parquet").equals(pq.read_table(tmp_path / "one.parquet"))
+
+
 def test_an_executor_killed_in_the_middle_changes_nothing_through_spark_connect_too(tmp_path: Path) -> None:
     """Two executors that are processes; one dies at work, another takes its place, and slow tasks run twice."""
     files, spine = busy(tmp_path, asked=500)

@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _NoPandas:
-    """A finder to which pandas is not installed."""
+    """A finder to which pandas is not installed, until there is PySpark, which asks for it."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
+        if name == "pandas" and "pyspark" not in sys.modules:
             raise ModuleNotFoundError("the command line does without pandas", name=name)
 
 

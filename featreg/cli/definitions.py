@@ -13,7 +13,7 @@ from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
 from featreg.cli.listing import Listing, find, list_working_tree, make_listing
 from featreg.cli.terminal import add_rows, counted, escape, seconds_text, show, table
-from featreg.errors import Problem, UsageError
+from featreg.errors import Problem, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +47,8 @@ def check(context: typer.Context, revision: Revision = None) -> None:
         definitions = _definitions(settings, revision)
         compiled = compile_definitions(definitions)
     warnings = date_warnings(definitions)
+    if revision is None:
+        warnings += place_warnings(settings, definitions)
     seconds = time.perf_counter() - began
     counts = {
         "views": len(compiled.views),
@@ -137,6 +139,18 @@ def date_warnings(definitions: "Definitions") -> list[Problem]:
             hint = f'Declare available=Delay("1d"), or the column that says when a row of {source.name} could first be read.'
             warnings.append(Problem(message, file, line, source.name, hint))
     return warnings
+
+
+def place_warnings(settings: Settings, definitions: "Definitions") -> list[Problem]:
+    """Places in the profile that are of no source: what is called wrong there has no rows, and may need none."""
+    from featreg.session.profile import source_names
+
+    file, known = f"conf/{settings.profile}.toml", definitions.sources
+    return [
+        Problem("[sources] names it, and no source is called so.", file, None, name, did_you_mean(name, known, "Sources are"))
+        for name in source_names(settings.repository, settings.profile)
+        if name not in known
+    ]
 
 
 def _definitions(settings: Settings, revision: str | None) -> "Definitions":

@@ -74,6 +74,9 @@ def training_set(
         for receipt in made.receipts:
             for example in receipt.examples:
                 console.print(f"[yellow]rejected[/yellow] {escape(receipt.view)}: {escape(example)}", soft_wrap=True)
+            if receipt.events == 0 and rows_written:
+                hint = "its source has no rows that are in time; featreg check tells names in [sources] that are of no source"
+                console.print(f"[yellow]warning:[/yellow] {escape(receipt.view)}: no event was read: {hint}", soft_wrap=True)
         told = f"{counted(rows_written, 'row')}, {counted(features, 'feature')}, {bytes_text(size)}, {seconds_text(seconds)}"
         console.print(f"[green]written[/green]  {escape(out)}  {told}", soft_wrap=True)
         for one in made.manifest["coverage"]:

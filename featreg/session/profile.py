@@ -117,6 +117,17 @@ def read_profile(root: Path, name: str) -> Profile:
     )
 
 
+def source_names(root: Path, name: str) -> list[str]:
+    """The sources that a profile gives places to, whatever else it lacks here.  Raises: UsageError when there is no such profile."""
+    path = root / "conf" / f"{name}.toml"
+    if not path.is_file():
+        return list(read_profile(root, name).sources)
+    try:
+        return list(tomllib.loads(path.read_text(encoding="utf-8")).get("sources", {}))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"conf/{name}.toml: {error}") from None
+
+
 def _share(value: object, file: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise UsageError(f"conf/{file}: [online] log = {value!r} is no share of keys. Give a number from 0 to 1, such as 0.01.")

@@ -211,7 +211,8 @@ class Service:
         except HttpError as error:
             return _told(request, error.status, error.kind, error.message, *error.headers)
         except TimeoutError:
-            return _told(request, 504, "deadline", f"the answer did not come within {self.settings.deadline:g} s; ask again.")
+            again = "it may still be done: send it again with an id" if request.facts.get("route") == "push" else "ask again"
+            return _told(request, 504, "deadline", f"the answer did not come within {self.settings.deadline:g} s; {again}.")
         except FeatregError as error:
             return _told(request, *_status_of(error), str(error), *((b"retry-after", b"1"),) * isinstance(error, StoreError))
         except Exception as error:

@@ -116,5 +116,5 @@ def from_environment() -> Service:
 
 
 def _profile(root: Path, name: str, settings: ServeSettings) -> Profile:
-    """The profile; a store that is a server is waited for no longer than a request is."""
-    return replace(read_profile(root, name), patience=settings.deadline)
+    """The profile; a store that is a server is waited for a little less than a request is, whose answer then says so."""
+    return replace(read_profile(root, name), patience=0.8 * settings.deadline)

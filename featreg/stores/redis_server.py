@@ -120,7 +120,7 @@ class RedisServer:
 
     def __init__(self, url: RedisUrl, patience: float = PATIENCE):
         self.url, self.patience = url, patience
-        self._longest = {"socket_timeout": patience, "socket_connect_timeout": patience}  # no answer is waited for longer
+        self._longest = {"socket_timeout": patience / 2, "socket_connect_timeout": patience / 2}  # so that another server may still answer
         self.life: str | None = None  # the run id of the server last seen: another one may have lost what the last one confirmed
         self._mine = threading.local()
         self._all: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -133,7 +133,7 @@ class RedisServer:
 
         Raises: StoreUnavailable when no server answers for `patience` seconds; StoreError for what it refuses.
         """
-        tries = None
+        tries, began = None, time.monotonic()
         while True:
             try:
                 return work(self._connection())
@@ -142,7 +142,7 @@ class RedisServer:
             except BaseException:  # half an answer may be left in it
                 self._let_go()
                 raise
-            tries = tries or self._pauses()
+            tries = tries or self._pauses(began)
             next(tries)
 
     def close(self) -> None:
@@ -153,13 +153,13 @@ class RedisServer:
 
     # Waiting
 
-    def _pauses(self) -> Iterator[None]:
-        """Pause before each try but the first, ever longer; give up when patience ends."""
-        started, pause, told = time.monotonic(), SHORTEST_PAUSE, False
+    def _pauses(self, began: float) -> Iterator[None]:
+        """Pause before each try but the first, ever longer; give up when patience, which is counted from `began` on, ends."""
+        pause, told = SHORTEST_PAUSE, False
         while True:
             self._check_open()
             yield
-            waited = time.monotonic() - started
+            waited = time.monotonic() - began
             if waited >= self.patience:
                 raise StoreUnavailable(
                     f"{self.url}: no Redis server that can be used answers ({self._shown_problem()}); tried for {waited:.1f} s.\n"
@@ -168,7 +168,7 @@ class RedisServer:
             if not told and waited > 1:
                 told = True
                 _log.warning("waiting for %s (%s)", self.url, self._shown_problem())
-            time.sleep(pause * random.uniform(0.5, 1))
+            time.sleep(min(pause * random.uniform(0.5, 1), self.patience - waited))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _shown_problem(self) -> str:

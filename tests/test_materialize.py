@@ -245,12 +245,13 @@ def any_begun(shop: Shop) -> bool:
 
 def die_at_write(root: str, hour: int, number: int, inside: bool) -> None:
     """Kill oneself in the n-th write of a run: with its rows put and not committed, or right behind the commit."""
-    import featreg.stores.lmdb as lmdb_store
+    from featreg.stores.lmdb import LmdbStore
+    from featreg.stores.lmdb_records import Records
 
-    seen, put, run = [0], lmdb_store._put_sorted, lmdb_store.LmdbStore._run
+    seen, put, run = [0], Records.change, LmdbStore._run
 
-    def put_and_die(transaction: Any, rows: Any) -> None:
-        put(transaction, rows)
+    def put_and_die(records: Any, *what: Any) -> None:
+        put(records, *what)
         if inside and seen[0] == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -260,7 +261,7 @@ def die_at_write(root: str, hour: int, number: int, inside: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         seen[0] += 1
 
-    lmdb_store._put_sorted, lmdb_store.LmdbStore._run = put_and_die, run_and_die
+    Records.change, LmdbStore._run = put_and_die, run_and_die
     grow_and_materialize(root, hour, 1, 4)
 
 

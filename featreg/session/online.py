@@ -185,7 +185,7 @@ class SetReader:
         swept: list[Swept] = []
         groups = [(lookup, group) for lookup in self.lookups for group in lookup.groups]
 
-        def take(number: int, values: bytearray, starts: np.ndarray) -> None:
+        def take(number: int, values: bytearray | memoryview, starts: np.ndarray) -> None:
             if number == 0:
                 known[:] = [bytes(values[low:high]) for low, high in pairwise(starts.tolist())]
                 swept.clear()

@@ -13,7 +13,7 @@ import numpy as np
 from featreg.errors import LeaseHeldError, StoreError
 from featreg.instants import format_instant
 
-Take = Callable[[int, bytearray, np.ndarray], None]
+Take = Callable[[int, bytearray | memoryview, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Store(Protocol):
     def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
         """As `get` for all keys of all parts, which are handed over one after the other: `take(number of the part, values, starts)`.
 
-        The values stand one behind another, value i at `values[starts[i]:starts[i + 1]]`, nothing for a key without one.  A store that
-        is far away hands a part over while the next is on its way, and begins with the first again when it was lost meanwhile.  What
-        `take` raises ends it.
+        The values stand one behind another, value i at `values[starts[i]:starts[i + 1]]`, nothing for a key without one; they are
+        there until `take` returns.  A store that is far away hands a part over while the next is on its way, and begins with the first
+        again when it was lost meanwhile.  What `take` raises ends it.
         """
 
     def write(

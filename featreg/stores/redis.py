@@ -108,17 +108,17 @@ class RedisStore:
         """As in `Store`.  One MGET, which Redis answers between two writes; a round trip, whatever their number."""
         if not keys:
             return []
-        packed = self._packed_names(keys)
+        packed = self._packed_names([keys])
         return self.server.call(lambda connection: exchange(connection, packed))
 
     def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
         """As in `Store`.  One MGET; the bytes of the values are copied once and are never objects."""
         from featreg.stores.redis_reply import Reply  # compiled
 
-        keys, counts = [key for part in parts for key in part], list(map(len, parts))
+        counts = list(map(len, parts))
         problems: list[Exception] = []  # of `take`: all of the answer is read before one is raised, and the connection is of use again
 
-        def take_part(number: int, values: bytearray, starts: np.ndarray) -> None:
+        def take_part(number: int, values: bytearray | memoryview, starts: np.ndarray) -> None:
             if number == 0:
                 problems.clear()
             if not problems:
@@ -127,11 +127,11 @@ class RedisStore:
                 except Exception as problem:
                     problems.append(problem)
 
-        if not keys:
+        if not any(counts):
             for number in range(len(parts)):
                 take(number, bytearray(), starts_of(()))
             return
-        packed = self._packed_names(keys)
+        packed = self._packed_names(parts)
         reply: Reply = getattr(self._mine, "reply", None) or Reply()
         self._mine.reply = reply
         self.server.call(lambda connection: exchange_many(connection, packed, reply, counts, take_part))
@@ -220,14 +220,20 @@ class RedisStore:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _packed_names(self, keys: Sequence[bytes]) -> bytes:
-        """MGET as it goes over the wire, put together in one pass: half of what hiredis takes, a fifth of the library's time."""
-        lengths, tag = list(map(len, keys)), self._tag
-        if 0 in lengths:
+    def _packed_names(self, parts: Sequence[Sequence[bytes]]) -> bytes:
+        """MGET as it goes over the wire: half of what hiredis takes, a fifth of the library's time; less where names are of one length."""
+        body = b"".join(map(self._packed_part, parts))
+        return b"*%d\r\n$4\r\nMGET%b\r\n" % (1 + sum(map(len, parts)), body)
+
+    def _packed_part(self, keys: Sequence[bytes]) -> bytes:
+        different = set(map(len, keys))
+        if 0 in different:
             _check_keys(keys)
-        heads = {length: b"\r\n$%d\r\n%b" % (len(tag) + length, tag) for length in set(lengths)}
-        body = b"".join(chain.from_iterable(zip(map(heads.__getitem__, lengths), keys)))
-        return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, body)
+        heads = {length: b"\r\n$%d\r\n%b" % (len(self._tag) + length, self._tag) for length in different}
+        if len(heads) == 1:
+            (head,) = heads.values()
+            return head + head.join(keys)
+        return b"".join(chain.from_iterable(zip(map(heads.__getitem__, map(len, keys)), keys)))
 
     def _writer(self) -> tuple[bytes, bytes]:
         """Where this thread leaves the number of its last write, and the number of the next."""

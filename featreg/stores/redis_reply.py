@@ -28,6 +28,7 @@ class Reply:
         self._room(FIRST_BYTES)
         self.cursor = np.zeros(2, np.int64)
         self.spans = np.empty((2, 0), np.int64)
+        self.values = np.empty(FIRST_BYTES, np.uint8)  # of one part: what stands in it again and again costs no fresh pages
 
     def _room(self, size: int) -> None:
         self.buffer = bytearray(size)
@@ -61,14 +62,17 @@ class Reply:
                 spans = self.spans[:, first : first + counts[part]]
                 starts = np.zeros(counts[part] + 1, np.int64)
                 np.cumsum(spans[1], out=starts[1:])
-                values = bytearray(int(starts[-1]))
-                bring_together(self.bytes, spans, np.frombuffer(values, np.uint8))
-                take(part, values, starts)
+                size = int(starts[-1])
+                if size > len(self.values):
+                    self.values = np.empty(2 * size, np.uint8)
+                bring_together(self.bytes, spans, self.values)
+                take(part, self.values.data[:size], starts)
                 part, first = part + 1, first + counts[part]
             if found == WHOLE:
                 break
         if len(self.buffer) > MOST_KEPT:
             self._room(FIRST_BYTES)
+            self.values = np.empty(FIRST_BYTES, np.uint8)
         return None
 
 

@@ -123,6 +123,8 @@ def parse_instant(value: str | int | datetime) -> int:
         if re.search(r"\.\d{7,}", value):
             raise UsageError(f"{value!r} has digits below the microsecond; instants are microseconds.")
         try:
+            if re.fullmatch(r"\d{9,}", value):  # Python reads 1711121112345 as 1711-12-11, with a 1 for the T
+                raise ValueError
             value = datetime.fromisoformat(value)
         except ValueError:
             raise UsageError(f"{value!r} is not an instant. Write it as 2013-01-31T18:00:00Z.") from None

@@ -205,6 +205,28 @@ def test_bad_rows_come_back_with_reasons_and_good_ones_are_kept(tmp_path: Path) 
     assert [event.body["reason"] for event in dead] == reasons and dead[0].body["values"]["amount"] == "much"
 
 
+def test_a_bare_number_is_no_time_for_it_may_count_seconds_or_less(tmp_path: Path) -> None:
+    """In dicts every number is rejected, alone or among texts; a column of integers in a table is another type than declared."""
+    source = LOG.replace('"shop": "VARCHAR",', '"shop": "VARCHAR", "day": "DATE",')
+    good = order(1) | {"day": "2024-03-01"}
+    numbers: list[Any] = [1795682640, 1795682640000, 1795682640000000, 1795682640.5, 0, True, np.int64(1795682640)]
+    assert pytest.raises(UsageError, parse_instant, "1711121112345"), "nor is a text of digits"
+    with shop_of(tmp_path, source).open() as registry:
+        for name, kind, form in (("bought_at", "TIMESTAMP", "2013-06-30T21:00:00Z"), ("day", "DATE", "2013-06-30")):
+            for rows in ([good | {name: one} for one in numbers], [good, *(good | {name: one} for one in numbers)]):
+                receipt = registry.push("orders", rows)
+                assert (receipt.accepted, len(receipt.rejected)) == (len(rows) - len(numbers), len(numbers))
+                reasons = [one.reason for one in receipt.rejected]
+                assert reasons[0] == f"{name} does not fit {kind}: 1795682640 is a int; write it as {form}"
+                assert all(one.endswith(f"write it as {form}") for one in reasons)
+        table = order_table([order(1)]).append_column("day", pa.array(["2024-03-01"]).cast(pa.date32()))
+        at_column = table.column_names.index("bought_at")
+        with pytest.raises(DataError, match=r"column 'bought_at' is declared TIMESTAMP and the data has BIGINT"):
+            registry.push("orders", table.set_column(at_column, "bought_at", pa.array([1795682640])))
+        assert registry.push("orders", table).accepted == 1
+        assert trained(registry, at(5))[0]["n_1d"] == 3
+
+
 def test_rows_of_a_table_are_judged_one_by_one_and_its_types_as_a_whole(tmp_path: Path) -> None:
     table = order_table([order(0), order(1), order(2)])
     offsets = pa.py_buffer(np.array([0, 1, 2, 3], np.int32))

@@ -38,6 +38,9 @@ def test_a_push_over_http_is_a_push(tmp_path: Path) -> None:
         mixed = client.push("orders", odd)
         assert mixed.accepted == 1 and [one.row for one in mixed.rejected] == [1, 2, 3]
         assert mixed.rejected[0].reason.startswith("amount") and mixed.rejected[0].values == odd[1]
+        seconds = service.ask("POST", PUSH, {"rows": [{name: str(value) for name, value in rows[0].items()} | {"bought_at": 1795682640}]})[2]
+        assert (seconds["accepted"], seconds["rejected"][0]["row"]) == (0, 0)
+        assert "write it as 2013-06-30T21:00:00Z" in seconds["rejected"][0]["reason"]
         with shop.open() as registry:
             spine = pa.table({"customer": ["ann"], "as_of": pa.array([at(60)], pa.timestamp("us", "UTC"))})
             trained = registry.training_set("model", spine, time="as_of").to_arrow()
@@ -57,7 +60,7 @@ def test_a_push_over_http_is_a_push(tmp_path: Path) -> None:
             client.push("orders", [rows[0] | {"amount": {1}}])
         text = service.ask("GET", "/metrics")[2]
         assert 'featreg_rows_pushed_total{source="orders",fate="accepted"} 6' in text
-        assert 'featreg_rows_pushed_total{source="orders",fate="rejected"} 3' in text
+        assert 'featreg_rows_pushed_total{source="orders",fate="rejected"} 4' in text
         assert "much" not in service.log and "ann" not in service.log
 
 

@@ -7,6 +7,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ _FITS = {  # what a column of dicts may be as a whole; texts are tried as in a J
     "TIMESTAMP": (pa.types.is_timestamp, pa.types.is_date),
     "DATE": (pa.types.is_date,),
 }
+_FORMS = {"TIMESTAMP": "2013-06-30T21:00:00Z", "DATE": "2013-06-30"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def _given_dicts(rows: Sequence[Mapping[str, Any]], source: EventSource) -> Give
                 try:
                     values.append(None if value is None else _one(value, kind))
                 except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError, UsageError):
-                    wrong.setdefault(n, f"{name} does not fit {kind}: {value!r} is a {type(value).__name__}")
+                    form = f"; write it as {_FORMS[kind.name]}" if kind.name in _FORMS else ""
+                    wrong.setdefault(n, f"{name} does not fit {kind}: {value!r} is a {type(value).__name__}{form}")
                     values.append(None)
             array = pa.array(values, arrow_type(kind))
         arrays[name] = array
@@ -165,9 +169,13 @@ def _whole(values: list, kind: DataType) -> pa.Array | None:
 
 
 def _one(value: Any, kind: DataType) -> Any:
-    """A value of the declared type.  Raises for one that is none."""
+    """A value of the declared type.  Raises for one that is none: a bare number is no time, for nothing says if it counts seconds."""
+    if kind.name in _FORMS and isinstance(value, Number):
+        raise TypeError
     if isinstance(value, str) and kind.name == "TIMESTAMP":
         return parse_instant(value)
+    if isinstance(value, str) and kind.name == "DATE":
+        return date.fromisoformat(value)
     is_whole = kind.name in ("BIGINT", "INTEGER")
     if isinstance(value, bool) != (kind.name == "BOOLEAN") or isinstance(value, bytes) or (is_whole and not isinstance(value, int)):
         raise TypeError

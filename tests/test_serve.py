@@ -32,7 +32,7 @@ from featreg.session.group_reader import TooEarly
 from featreg.session.parity import same_bits
 from featreg.session.profile import read_profile
 from tests.redis_process import RedisProcess
-from tests.service_process import EVERYTHING, EXPIRED, PUSHER, READER, TOKENS, ServiceProcess
+from tests.service_process import EVERYTHING, EXPIRED, PROGRAM, PUSHER, READER, TOKENS, ServiceProcess
 from tests.shop import PROFILE, REALTIME_SHOP, START, WHOLE_SHOP, Shop, at, order, order_table
 from tests.test_materialize import CUSTOMERS, a_few
 
@@ -461,6 +461,31 @@ def test_the_service_is_for_this_machine_unless_it_is_told_otherwise_and_never_o
     environment = {name: value for name, value in os.environ.items() if name != "FEATREG_TOKENS"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 2 and "there are no tokens" in done.stderr and "--open" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_in_use_and_a_host_that_is_none_are_told_before_anything_is_announced(shop: Shop, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for more, told in (
+            (("--port", port), f"error: port {port} of 127.0.0.1 is in use.\n  Give another with --port"),
+            (("--host", "nohost.invalid", "--port", "0"), "error: there is no host 'nohost.invalid'."),
+            (("--host", "192.0.2.1", "--port", "0"), "error: 192.0.2.1 is no address of this machine."),
+        ):
+            command = [sys.executable, "-c", PROGRAM, "-C", str(shop.root), "serve", "--workers", workers, *more]
+            environment = os.environ | {"FEATREG_TOKENS": TOKENS}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+            assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith(told), done.stderr
+
+
+def test_a_token_for_what_is_not_applied_is_warned_of_with_the_near_name(shop: Shop, service: ServiceProcess) -> None:
+    tokens = TOKENS + '[typo]\ntoken = "typed-token-0123456789"\nread = ["modl", "model"]\npush = ["order"]\n'
+    with ServiceProcess(shop.root, tokens=tokens) as other:
+        warned = [line for line in other.log.splitlines() if line.startswith("warning: ")]
+        assert warned[0].startswith("warning: [typo] read: there is no feature set 'modl'. Did you mean 'model'?")
+        assert warned[1].startswith("warning: [typo] push: there is no source 'order'. Did you mean 'orders'?")
+        assert len(warned) == 2 and "typed-token" not in other.log
+    assert "warning: " not in service.log
 
 
 def test_what_was_begun_is_finished_after_sigterm_and_a_killed_worker_is_replaced(shop: Shop) -> None:

@@ -38,7 +38,8 @@ def test_a_push_over_http_is_a_push(tmp_path: Path) -> None:
         mixed = client.push("orders", odd)
         assert mixed.accepted == 1 and [one.row for one in mixed.rejected] == [1, 2, 3]
         assert mixed.rejected[0].reason.startswith("amount") and mixed.rejected[0].values == odd[1]
-        seconds = service.ask("POST", PUSH, {"rows": [{name: str(value) for name, value in rows[0].items()} | {"bought_at": 1795682640}]})[2]
+        in_seconds = {name: str(value) for name, value in rows[0].items()} | {"bought_at": 1795682640}
+        seconds = service.ask("POST", PUSH, {"rows": [in_seconds]})[2]
         assert (seconds["accepted"], seconds["rejected"][0]["row"]) == (0, 0)
         assert "write it as 2013-06-30T21:00:00Z" in seconds["rejected"][0]["reason"]
         with shop.open() as registry:

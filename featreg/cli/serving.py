@@ -8,7 +8,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
-from featreg.cli.terminal import counted, progress, say_if_compiling, show
+from featreg.cli.terminal import counted, progress, say_if_compiling, show, warn
 from featreg.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ def serve(
     given = {"host": host, "port": port, "workers": workers, "tokens": tokens, "open": is_open or None}
     asked = serve_settings(profile.serve, given)
 
-    def announce() -> None:
+    def announce(port: int) -> None:
         if not settings.json:
-            where = f"http://{asked.host}:{asked.port} ({counted(asked.workers, 'worker')})"
+            name = f"[{asked.host}]" if ":" in asked.host else asked.host
+            where = f"http://{name}:{port} ({counted(asked.workers, 'worker')})"
             print(f"serving {settings.repository} on {where}", file=sys.stderr)
 
-    run(settings.repository, settings.profile, asked, announce)
+    run(settings.repository, settings.profile, asked, announce, warn)
 
 
 def stream(

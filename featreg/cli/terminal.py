@@ -90,6 +90,11 @@ def note(settings: Settings, text: str) -> None:
         console(to_stderr=True).print(f"[dim]{escape(text)}[/dim]")
 
 
+def warn(text: str) -> None:
+    """Say on stderr, in one form for all verbs, what did not stop the verb and is not as it should be."""
+    console(to_stderr=True).print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+
+
 def say_if_compiling(settings: Settings, state: Any) -> None:
     """Tell whoever waits that the first run compiles the kernels."""
     from featreg.kernels import is_compiled

@@ -4,18 +4,22 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
 
 from featreg.serve.app import Service
 from featreg.serve.desk import Desk
+from featreg.serve.listen import bound
 from featreg.serve.request_log import log_as_json
 from featreg.serve.settings import ServeSettings, as_document
 from featreg.serve.tokens import Tokens
@@ -76,33 +80,49 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def run(root: Path, profile_name: str, settings: ServeSettings, announce: Callable[[], None]) -> None:
-    """Serve until told to stop.  announce: called when all was found to be as it should, before anything listens.
+def run(root: Path, profile_name: str, settings: ServeSettings, announce: Callable[[int], None], warn: Callable[[str], None]) -> None:
+    """Serve until told to stop.
 
-    Raises: FeatregError before anything listens when tokens, definitions or the store are not as they should be.
+    announce: called with the port when it is taken and all was found to be as it should, before anything listens.
+    warn: called with what may be meant otherwise.
+    Raises: FeatregError before anything listens when tokens, definitions, the port or the store are not as they should be.
     """
     profile = _profile(root, profile_name, settings)
-    if not settings.open:
-        Tokens(Path(settings.tokens) if settings.tokens else None)
-    desk = Desk(root, profile, settings)
-    desk.check()
-    if settings.workers > 1:
-        desk.warm()  # kernels are compiled once, and found by the workers
-    desk.close()
-    metrics = tempfile.mkdtemp(prefix="featreg-metrics-")
-    os.environ[VARIABLE] = json.dumps({"root": str(root), "profile": profile_name, "settings": as_document(settings), "metrics": metrics})
-    announce()
+    tokens = None if settings.open else Tokens(Path(settings.tokens) if settings.tokens else None)
+    with bound(settings.host, settings.port) as sockets:
+        desk = Desk(root, profile, settings)
+        desk.check()
+        if tokens is not None:
+            applied = desk.compiled()
+            for problem in tokens.unknown_names(applied.sets, applied.sources):
+                warn(problem)
+        if settings.workers > 1:
+            desk.warm()  # kernels are compiled once, and found by the workers
+        desk.close()
+        metrics = tempfile.mkdtemp(prefix="featreg-metrics-")
+        told = {"root": str(root), "profile": profile_name, "settings": as_document(settings), "metrics": metrics}
+        os.environ[VARIABLE] = json.dumps(told)
+        announce(sockets[0].getsockname()[1])
+        try:
+            _serve(settings, sockets)
+        finally:
+            shutil.rmtree(metrics, ignore_errors=True)
+
+
+def _serve(settings: ServeSettings, sockets: list[socket.socket]) -> None:
+    config = uvicorn.Config(
+        "featreg.serve.run:from_environment", factory=True, workers=settings.workers,
+        http=Protocol, ws="none", loop="uvloop", lifespan="on", log_config=None, access_log=False, server_header=False,
+        proxy_headers=False, limit_concurrency=settings.connections, backlog=4096, timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=int(settings.drain), timeout_worker_healthcheck=120,
+    )  # fmt: skip
     # With one worker uvicorn raises SIGTERM again when all is finished: that is no death by a signal.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        uvicorn.run(
-            "featreg.serve.run:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,
-            http=Protocol, ws="none", loop="uvloop", lifespan="on", log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, limit_concurrency=settings.connections, backlog=4096, timeout_keep_alive=IDLE,
-            timeout_graceful_shutdown=int(settings.drain), timeout_worker_healthcheck=120,
-        )  # fmt: skip
-    finally:
-        shutil.rmtree(metrics, ignore_errors=True)
+    with suppress(KeyboardInterrupt):
+        if settings.workers > 1:
+            Multiprocess(config, sockets).run()
+        else:
+            uvicorn.Server(config).run(sockets)
 
 
 def from_environment() -> Service:

@@ -13,13 +13,13 @@ import hmac
 import os
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featreg.errors import UsageError
+from featreg.errors import UsageError, did_you_mean
 
 VARIABLE = "FEATREG_TOKENS"  # the file's text, where there is no file
 SHORTEST = 16  # characters of a token
@@ -131,6 +131,16 @@ class Tokens:
                 return None
             self._by_header[header] = known
         return None if known.is_expired(now) else known
+
+    def unknown_names(self, sets: Iterable[str], sources: Iterable[str]) -> list[str]:
+        """What holders may read or push and nobody has applied, each with the near names."""
+        known = {"read": ("feature set", sorted(sets)), "push": ("source", sorted(sources))}
+        return [
+            f"[{holder.name}] {field}: there is no {what} '{name}'. {did_you_mean(name, there, 'Applied are')}"
+            for holder in self._holders.values()
+            for field, (what, there) in known.items()
+            for name in sorted(getattr(holder, field) - {"*", *there})
+        ]
 
     def _look(self, now: float) -> None:
         self._looked_at = now

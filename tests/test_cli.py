@@ -226,6 +226,7 @@ def test_check_warns_of_a_date_that_is_read_in_its_own_morning(shop, capsys):
         (["training-set", "order_model", "--time", "asked_at", "--out", "t.txt", "--spine", "data/asked.csv"], 2, ".parquet or .csv"),
         (["training-set", "order_model", "--time", "asked_at", "--out", "t.csv", "--spine", "none.csv", "--draft"], 3, "there is no file"),
         (["training-set", "order_model", "--time", "at", "--out", "t.csv", "--spine", "data/asked.csv", "--draft"], 3, "time column"),
+        (["training-set", "customer_orders", "--time", "at", "--out", "t.csv", "--spine", "data/asked.csv", "--draft"], 2, "is a view"),
         (["materialize"], 2, "nothing is applied yet"),
         (["ls", "--applied"], 2, "nothing is applied yet"),
         (["ls", "--applied", "--revision", "HEAD"], 2, "two things"),
@@ -252,6 +253,30 @@ def test_get_names_what_is_missing_unknown_or_of_another_type(shop, capsys):
     assert "Did you mean 'basket'?" in failure(capsys, "get", "order_model", "baskt=1", code=2)
     assert "customer_id=x: that is no BIGINT" in failure(capsys, "get", "order_model", "customer_id=x", code=2)
     assert "Did you mean 'order_model'?" in failure(capsys, "get", "order_modl", code=2)
+
+
+def test_get_says_what_makes_a_view_answer_that_is_missing_or_stale(shop, capsys):
+    """A line under the table, in what people read alone; and no line where all is well."""
+    asked = ("get", "order_model", "customer_id=1", "basket=3")
+    run(capsys, "apply")
+    assert run(capsys, *asked).endswith("\ncustomer_orders is not materialized: featreg materialize customer_orders\n")
+    assert set(document(capsys, *asked)) == {"keys", "values", "status", "cutoff", "watermark"}
+    run(capsys, "materialize", "--to", "2024-03-08")
+    line = "\ncustomer_orders is stale, it has what came until 2024-03-08T00:00:00Z: featreg materialize customer_orders\n"
+    assert run(capsys, *asked).endswith(line)
+    assert "featreg materialize" not in run(capsys, *asked, "--at", "2024-03-08")
+    assert "customer_orders is a view" in failure(capsys, "get", "customer_orders", "customer_id=1", code=2)
+
+
+def test_a_store_that_apply_cannot_tell_is_a_warning_and_not_a_place_in_our_code(shop, capsys):
+    """Nobody listens on port 1: what is applied stands, in the log."""
+    local = (shop / "conf" / "local.toml").read_text()
+    redis = local.replace('store = "lmdb"', 'store = "redis"').replace('path = ".featreg/online"', 'url = "redis://127.0.0.1:1"')
+    (shop / "conf" / "local.toml").write_text(redis)
+    assert main(["apply"]) == 0
+    printed = capsys.readouterr()
+    assert "applied  generation 1" in printed.out
+    assert printed.err.startswith("warning: applied; the store does not know of it yet: ") and ".py" not in printed.err
 
 
 def test_values_are_typed_by_what_is_declared():

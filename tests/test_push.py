@@ -546,3 +546,28 @@ def test_a_file_of_any_kind_and_stdin_are_pushed(tmp_path: Path, capsys: pytest.
     assert pushed("-") == (0, {"accepted": 2, "rejected": [], "duplicate": False, "watermark": "2024-03-01T00:02:00Z"})
     with featreg.open(tmp_path) as registry:
         assert trained(registry, at(5))[0]["n_1d"] == answered(registry, at(5))[0]["n_1d"] == 6
+
+
+def test_a_push_says_what_is_wrong_with_its_file_and_which_view_waits_for_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shop = shop_of(tmp_path, profile=PROFILE)
+    shop.put("one", [order(0)])
+
+    def told(name: str, content: bytes, code: int) -> str:
+        (tmp_path / name).write_bytes(content)
+        assert main(["--root", str(tmp_path), "push", "orders", str(tmp_path / name)]) == code
+        printed = capsys.readouterr()
+        assert "[sources]" not in printed.err and "conf" not in printed.err
+        return printed.err + printed.out
+
+    assert "one.txt is no Parquet, CSV or JSON file by its ending" in told("one.txt", b"a,b", 2)
+    for name, content in (("cut.parquet", b"PAR1 and no more"), ("empty.csv", b"")):
+        found = told(name, content, 3)
+        assert found.startswith(f"error: {tmp_path / name} cannot be read: ") and "source" not in found
+    assert "item 1 is no row" in told("rows.json", b"[{}, 3]", 3) and "no JSON" in told("cut.json", b"[{", 3)
+    assert "line 1 is a list: write one object a line" in told("list.jsonl", b" [{}]", 3)
+    row = json.dumps(order(1), default=str).encode()
+    line = "\nrecent is not materialized: featreg materialize recent\n"
+    assert told("row.jsonl", row, 0).endswith(line)
+    with shop.open() as registry:
+        registry.materialize()
+    assert "materialize" not in told("row.jsonl", row, 0)

@@ -7,7 +7,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.changes import print_plan
-from featreg.cli.terminal import console, counted, escape, show
+from featreg.cli.terminal import console, counted, escape, show, warnings_told
 from featreg.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def apply(
         expected, before = registry.log.generation(), registry.log.last("apply")
         if before is not None and not yes and not settings.json and sys.stdin.isatty() and not _agreed(registry.plan()):
             raise RefusedError("nothing was applied.")
-        record = registry.apply(expected=expected)
+        with warnings_told():
+            record = registry.apply(expected=expected)
         control = registry.control()
     old = before.body["ids"] if before else {}
     changes = compare_ids(old, record.body["ids"])

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -110,6 +110,7 @@ def get(
         began = time.perf_counter()
         vectors = registry.online(name, rows, at=at, pin=pin)
         seconds = time.perf_counter() - began
+        views = {lookup.view: [name for _, name in lookup.features] for lookup in registry.reader().set_reader(name, pin).set.lookups}
     documents = [_vector_document(row, vector) for row, vector in zip(rows, vectors)]
 
     def render(console: "Console") -> None:
@@ -117,6 +118,8 @@ def get(
             render_vector(console, row, vector)
         if len(vectors) > 1:
             console.print(f"[dim]{len(vectors)} vectors in {seconds_text(seconds)}[/dim]")
+        for line in next_steps(views, vectors, pin is not None):
+            console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
 
     show(settings, documents[0] if keys is None else documents, render)
 
@@ -215,10 +218,10 @@ def column_types(registry: "Registry", name: str, pin: str | None = None) -> dic
 
     Raises: UsageError when nothing of that name is applied.
     """
+    from featreg.session.registry import find_set
+
     compiled = (registry.applied() if pin is None else registry.pinned(pin, name)).compiled
-    if name not in compiled.sets:
-        raise UsageError(f"there is no feature set '{name}'.\n  {did_you_mean(name, compiled.sets, 'Applied are')}")
-    feature_set: CompiledSet = compiled.sets[name]
+    feature_set: CompiledSet = find_set(compiled, name)
     types: dict[str, DataType] = {}
     for lookup in feature_set.lookups:
         view: CompiledView = compiled.views[lookup.view]
@@ -304,6 +307,24 @@ def render_vector(console: "Console", row: Mapping[str, Any], vector: "Vector") 
     console.print(
         add_rows(currency, ((view, _instant(cutoff), _instant(vector.watermark[view])) for view, cutoff in vector.cutoff.items()))
     )
+
+
+def next_steps(views: Mapping[str, Sequence[str]], vectors: "Sequence[Vector]", is_pinned: bool) -> list[str]:
+    """What makes views answer that are missing or stale, a line for each.  views: the set's features of each view."""
+    lines = []
+    for view, features in views.items():
+        said = {vector.status[name] for vector in vectors for name in features}
+        command = "featreg materialize" if is_pinned else f"featreg materialize {view}"
+        if "missing" in said:
+            lines.append(not_filled(view, command))
+        elif "stale" in said:
+            until = next((instant for vector in vectors if (instant := vector.watermark.get(view)) is not None), None)
+            lines.append(f"{view} is stale, it has what came until {_instant(until)}: {command}")
+    return lines
+
+
+def not_filled(view: str, command: str) -> str:
+    return f"{view} is not materialized: {command}"
 
 
 def _vector_document(row: Mapping[str, Any], vector: "Vector") -> dict[str, Any]:

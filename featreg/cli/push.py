@@ -1,9 +1,10 @@
 """`push`: take the rows of a file, or of stdin, into a source as they happen."""
 
 import json
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_names
+from featreg.cli.online import not_filled
 from featreg.cli.terminal import counted, escape, say_if_compiling, show
 from featreg.errors import DataError, UsageError
 from featreg.instants import format_instant
@@ -44,7 +46,8 @@ def push(
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         say_if_compiling(settings, registry.profile.state)
         receipts = list(_pushed(registry, source, file, id, format))
-    _tell(settings, receipts)
+        unfilled = registry.pusher(source).unfilled() if receipts else []
+    _tell(settings, receipts, unfilled)
     if any(one.rejected for one in receipts):
         raise typer.Exit(DataError.exit_code)
 
@@ -53,7 +56,7 @@ def _pushed(registry: "Registry", source: str, file: str, id: str | None, format
     if file != "-" and Path(file).suffix.lower() in _JSON and Path(file).is_file():
         with Path(file).open("rb") as lines:
             if lines.read(1) == b"[":
-                yield registry.push(source, json.loads(b"[" + lines.read()), id)
+                yield registry.push(source, _list(file, b"[" + lines.read()), id)
             else:
                 lines.seek(0)
                 yield from _push_lines(registry, source, lines, id)
@@ -65,14 +68,37 @@ def _pushed(registry: "Registry", source: str, file: str, id: str | None, format
         with tempfile.NamedTemporaryFile(suffix=_ENDINGS[format]) as spooled:
             spooled.write(sys.stdin.buffer.read())
             spooled.flush()
-            yield _push_file(registry, source, Path(spooled.name), id)
+            yield _push_file(registry, source, Path(spooled.name), id, "what came on stdin")
 
 
-def _push_file(registry: "Registry", source: str, file: Path, id: str | None) -> "PushReceipt":
+def _push_file(registry: "Registry", source: str, file: Path, id: str | None, called: str = "") -> "PushReceipt":
+    """Push a whole file.  called: what errors call it, for whoever gave it did not think of a source's location."""
+    from featreg.engines.duckdb import reader_of
+
+    called = called or str(file)
     if not file.is_file():
-        raise DataError(f"there is no file {file}.")
-    relation = registry.engine.location(source, {"path": [str(file.resolve())]}, registry.root)
-    return registry.pusher(source).push(registry.engine.table(f"SELECT * FROM {relation.text}"), id, relation.loose)
+        raise DataError(f"there is no file {called}.")
+    if reader_of(file.name) is None:
+        raise UsageError(f"{called} is no Parquet, CSV or JSON file by its ending.\n  Name it so; or give it on stdin, with --format.")
+    pusher = registry.pusher(source)  # a wrong name is told before the file is read
+    try:
+        relation = registry.engine.location(source, {"path": [str(file.resolve())]}, registry.root)
+        table = registry.engine.table(f"SELECT * FROM {relation.text}")
+    except DataError as error:
+        why = re.sub(rf"^(source '{re.escape(source)}'(:| cannot be read:)|a \w+ failed:) ", "", str(error))
+        raise DataError(f"{called} cannot be read: {why}\n  Nothing of it was taken in.") from None
+    return pusher.push(table, id, relation.loose)
+
+
+def _list(file: str, text: bytes) -> list[Any]:
+    try:
+        rows: list[Any] = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{file} is no JSON: {error}.\n  Write a list of objects, or one object a line.") from None
+    wrong = next((number for number, row in enumerate(rows) if not isinstance(row, dict)), None)
+    if wrong is not None:
+        raise DataError(f"{file}: item {wrong} is no row: write an object, column -> value.")
+    return rows
 
 
 def _push_lines(registry: "Registry", source: str, lines: Any, id: str | None) -> "Iterator[PushReceipt]":
@@ -89,11 +115,12 @@ def _row(number: int, line: bytes) -> dict[str, Any]:
         before = "The portions before it are taken in; give each row a line of its own."
         raise DataError(f"line {number} is no JSON: {error}.\n  {before}") from None
     if not isinstance(row, dict):
-        raise DataError(f"line {number} is no row: write an object, column -> value.")
+        what = "a list" if isinstance(row, list) else "no object"
+        raise DataError(f"line {number} is {what}: write one object a line, column -> value.")
     return row
 
 
-def _tell(settings: Settings, receipts: "list[PushReceipt]") -> None:
+def _tell(settings: Settings, receipts: "list[PushReceipt]", unfilled: Sequence[str]) -> None:
     accepted = sum(one.accepted for one in receipts)
     rejected = [row for one in receipts for row in one.rejected]
     duplicate = bool(receipts) and all(one.duplicate for one in receipts)
@@ -108,6 +135,8 @@ def _tell(settings: Settings, receipts: "list[PushReceipt]") -> None:
             console.print(f"  row {row.row}: {escape(row.reason)}", soft_wrap=True)
         if len(rejected) > _SHOWN:
             console.print(f"  … and {len(rejected) - _SHOWN:,} more", soft_wrap=True)
+        for view in unfilled:
+            console.print(f"[yellow]{escape(not_filled(view, f'featreg materialize {view}'))}[/yellow]", soft_wrap=True)
 
     document = {
         "accepted": accepted,

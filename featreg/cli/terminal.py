@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -93,6 +94,18 @@ def note(settings: Settings, text: str) -> None:
 def warn(text: str) -> None:
     """Say on stderr, in one form for all verbs, what did not stop the verb and is not as it should be."""
     console(to_stderr=True).print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Tell what the library warns of as `warn` does, and not with Python's file and line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        finally:
+            for one in caught:
+                warn(str(one.message))
 
 
 def say_if_compiling(settings: Settings, state: Any) -> None:

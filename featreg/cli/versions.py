@@ -6,7 +6,7 @@ import typer
 
 from featreg.cli.arguments import Settings
 from featreg.cli.completion import complete_kept, complete_names
-from featreg.cli.terminal import add_rows, bytes_text, counted, escape, show, table
+from featreg.cli.terminal import add_rows, bytes_text, counted, escape, show, table, warnings_told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +111,8 @@ def rollback(
 
     settings: Settings = context.obj
     with featreg.open(settings.repository, profile=settings.profile) as registry:
-        record = registry.rollback(generation)
+        with warnings_told():
+            record = registry.rollback(generation)
 
     def render(console: "Console") -> None:
         console.print(f"[green]applied[/green]  generation {record.generation}, which is generation {record.body['again']} again")

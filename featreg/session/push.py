@@ -110,6 +110,12 @@ class Pusher:
                     self._bring_all(placed)
             return self._receipt(name, checked, duplicate=False)
 
+    def unfilled(self) -> list[str]:
+        """Views of the source that answer nothing yet: a materialize has to fill them first."""
+        _, serving = read_serving(self.store)
+        views = self.registry.views_to_fill().items()
+        return [name for name, view in views if view.scan.source.name == self.name and not serving.groups(view)]
+
     def _source(self) -> EventSource:
         sources = self.registry.applied().compiled.sources
         if self.name not in sources:

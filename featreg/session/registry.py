@@ -414,7 +414,7 @@ class Registry:
             used = self.pinned(pin, name)
         else:
             used = Applied(self.compile(), tree_state(self.root), 0) if draft and self.revision is None else self.applied()
-        feature_set = _find(used.compiled.sets, name, "feature set")
+        feature_set = find_set(used.compiled, name)
         known = None if known_at is None else parse_instant(known_at)
         return make_training_set(self, used, feature_set, Asked(spine, time, draft, sources or {}, pin, known, snapshot), progress)
 
@@ -597,7 +597,7 @@ class Registry:
         use_cache(self.profile.state)
         from featreg.session.parity import compare
 
-        feature_set = _find(self.applied().compiled.sets, name, "feature set")
+        feature_set = find_set(self.applied().compiled, name)
         return compare(self, name, feature_set, sample, None if at is None else parse_instant(at), progress)
 
     def parity_from_log(self, name: str) -> "LoggedParity":
@@ -607,7 +607,7 @@ class Registry:
         use_cache(self.profile.state)
         from featreg.session.parity_log import compare_logged
 
-        _find(self.applied().compiled.sets, name, "feature set")
+        find_set(self.applied().compiled, name)
         return compare_logged(self, name)
 
 
@@ -620,3 +620,11 @@ def _find(known: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in known:
         raise UsageError(f"there is no {what} '{name}'.\n  {did_you_mean(name, known, 'There are')}")
     return known[name]
+
+
+def find_set(compiled: Compiled, name: str) -> Any:
+    """Raises: UsageError, which says of a view that it is one."""
+    if name in compiled.views and name not in compiled.sets:
+        example = f'FeatureSet(name="…", features=[{name}.all()])'
+        raise UsageError(f"{name} is a view, and training and serving ask for sets.\n  Put it in a set: {example}")
+    return _find(compiled.sets, name, "feature set")

@@ -79,11 +79,7 @@ def read_profile(root: Path, name: str) -> Profile:
             known = sorted(file.stem for file in path.parent.glob("*.toml"))
             raise UsageError(f"there is no profile '{name}'.\n  {did_you_mean(name, known, 'Profiles in conf/ are')}")
         return Profile(name, root, online_path=root / STATE_FOLDER / "online", registry_path=root / STATE_FOLDER / "registry")
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"conf/{name}.toml: {error}") from None
-    settings = _substituted(settings, path.name)
+    settings = _substituted(_settings_in(path), path.name)
     _refuse_unknown(settings, _KNOWN, path.name)
     online, registry = _table(settings, "online", path.name), _table(settings, "registry", path.name)
     _refuse_unknown(online, _ONLINE, f"{path.name} [online]")
@@ -120,12 +116,14 @@ def read_profile(root: Path, name: str) -> Profile:
 def source_names(root: Path, name: str) -> list[str]:
     """The sources that a profile gives places to, whatever else it lacks here.  Raises: UsageError when there is no such profile."""
     path = root / "conf" / f"{name}.toml"
-    if not path.is_file():
-        return list(read_profile(root, name).sources)
+    return list(_settings_in(path).get("sources", {}) if path.is_file() else read_profile(root, name).sources)
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
     try:
-        return list(tomllib.loads(path.read_text(encoding="utf-8")).get("sources", {}))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"conf/{name}.toml: {error}") from None
+        raise UsageError(f"conf/{path.name}: {error}") from None
 
 
 def _share(value: object, file: str) -> float:

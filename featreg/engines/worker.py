@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,11 +163,10 @@ class InFiles:
 
 
 def _packed(piece: Piece) -> bytes:
-    whole = pickle.dumps(piece)
-    return len(whole).to_bytes(8, "little") + pa.compress(whole, "zstd", asbytes=True)
+    return zlib.compress(pickle.dumps(piece))
 
 
 def _unpacked(packed: bytes) -> Piece:
-    piece = pickle.loads(pa.decompress(packed[8:], int.from_bytes(packed[:8], "little"), "zstd", asbytes=True))
+    piece = pickle.loads(zlib.decompress(packed))
     assert isinstance(piece, Piece)
     return piece

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from featreg.errors import StoreError
-from featreg.stores.contract import StoreConflict, StoreStat, Take, starts_of
+from featreg.stores.contract import Keys, StoreConflict, StoreStat, Take, starts_of
 
 PAGE = 500  # names in one question
 
@@ -65,10 +65,10 @@ class SqliteStore:
         with self._transaction("DEFERRED") as connection:
             return _values(connection, keys)
 
-    def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
-        found = iter(self.get([key for keys in parts for key in keys]))
-        for number, keys in enumerate(parts):
-            values = [next(found) or b"" for _ in keys]
+    def gather(self, parts: Sequence[Keys], take: Take) -> None:
+        found = iter(self.get([key for part in parts for key in part.listed()]))
+        for number, part in enumerate(parts):
+            values = [next(found) or b"" for _ in range(part.size)]
             take(number, bytearray().join(values), starts_of(values))
 
     def write(

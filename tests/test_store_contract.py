@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featreg.errors import StoreError
-from featreg.stores.contract import StoreConflict
+from featreg.stores.contract import Keys, StoreConflict
 from featreg.stores.lmdb import open_store
 from featreg.stores.redis import open_redis
 from tests.redis_process import RedisProcess
@@ -58,8 +58,13 @@ def everything(store):
 
 
 def gathered(store, *parts):
+    """What `gather` hands over, part by part; keys that are a list have no prefix."""
     found = []
-    store.gather(parts, lambda number, values, starts: found.append((number, [bytes(values[i:j]) for i, j in pairwise(starts)])))
+
+    def take(number, values, starts):
+        found.append((number, [bytes(values[i:j]) for i, j in pairwise(starts)]))
+
+    store.gather([part if isinstance(part, Keys) else Keys([b""], part) for part in parts], take)
     assert [number for number, _ in found] == list(range(len(parts)))
     return [values for _, values in found]
 
@@ -81,6 +86,17 @@ def test_gathered_values_are_those_of_a_get_one_behind_another(store):
         assert gathered(store, *parts) == found
 
 
+def test_keys_are_gathered_behind_each_of_their_prefixes(store):
+    store.write([(b"b", b"2"), (b"ab", b"12"), (b"long" * 200, b"333"), (b"a", b"1")])
+    assert gathered(store, Keys([b"", b"a"], [b"b", b"?"]), Keys([b"long", b"?"], [b"", b"long" * 199])) == [
+        [b"2", b"", b"12", b""],
+        [b"", b"333", b"", b""],
+    ]
+    assert gathered(store, Keys([], [b"b"]), Keys([b"a", b""], [])) == [[], []]
+    with pytest.raises(StoreError, match="1 byte or more"):
+        gathered(store, Keys([b"a", b""], [b"b", b""]))
+
+
 def test_what_taking_a_part_raises_is_raised_and_the_store_answers_on(store):
     store.write([(b"a", b"1"), (b"b", b"2")])
 
@@ -88,7 +104,7 @@ def test_what_taking_a_part_raises_is_raised_and_the_store_answers_on(store):
         raise ValueError(f"part {number}")
 
     with pytest.raises(ValueError, match="part 0"):
-        store.gather([[b"a"], [b"b"]], take)
+        store.gather([Keys([b""], [b"a"]), Keys([b""], [b"b"])], take)
     assert gathered(store, [b"b"], [b"a"]) == [[b"2"], [b"1"]]
 
 

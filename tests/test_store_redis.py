@@ -15,7 +15,7 @@ from featreg.errors import StoreError, StoreUnavailable, UsageError
 from featreg.session.keys import META
 from featreg.session.profile import read_profile
 from featreg.session.store import open_store
-from featreg.stores.contract import StoreConflict
+from featreg.stores.contract import Keys, StoreConflict
 from featreg.stores.redis import open_redis
 from featreg.stores.redis_server import RedisUrl
 from tests.redis_process import RedisProcess, SentinelProcess, TlsProxy, free_port
@@ -178,7 +178,7 @@ def test_parts_are_taken_anew_from_the_first_when_the_connection_is_lost_between
 
         found = dict[int, bytes]()
         connection._sock = Cut()
-        store.gather([[b"a"], [b"b"]], take)
+        store.gather([Keys([b""], [b"a"]), Keys([b""], [b"b"])], take)
         assert taken == [0, 0, 1] and found == {0: b"1", 1: b"3"}
 
 

@@ -180,12 +180,12 @@ def test_rows_of_one_key_cost_one_key(shop: Shop) -> None:
         reader = registry.reader().set_reader("model")
         names: list[int] = []
         gather = reader.store.gather
-        reader.store.gather = lambda parts, take: names.append(sum(map(len, parts))) or gather(parts, take)
+        reader.store.gather = lambda parts, take: names.append(sum(part.size for part in parts)) or gather(parts, take)
         try:
             many = registry.online("model", rows, at=at(1600))
         finally:
             del reader.store.gather
-        assert names == [2 * (1 + 1 + 300 + 1) + len(reader.metas)]
+        assert names == [2 * (1 + 1 + 300 + 1) + reader.metas.size]
         assert len({tuple(np.asarray(vector.values["n_1d"]).tolist() for vector in many[::97])}) == 1
         room = sum(a.nbytes for lookup in reader.lookups for group in lookup.groups for a in group.sweeper.kept_state)
         assert room < 30_000_000
@@ -195,4 +195,3 @@ def test_no_rows_are_no_vectors_with_columns(registry: Any) -> None:
     none = registry.online("model", [])
     assert none == [] and [] == none and not none and none.to_arrow().num_rows == none.status_to_arrow().num_rows == 0
     assert none.to_arrow().schema.equals(registry.online("model", [asked("ann", "ann", 1.0)], at=at(1600)).to_arrow().schema)
-

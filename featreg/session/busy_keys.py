@@ -17,7 +17,7 @@ import numpy as np
 from featreg.algebra.schedule import Chunk
 from featreg.errors import StoreError
 from featreg.session.keys import Records
-from featreg.stores.contract import Store, StoreConflict, Take, starts_of
+from featreg.stores.contract import Keys, Store, StoreConflict, Take, starts_of
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, take_rows
 
 CLOSE_ROWS = 128  # of a head that the state can take: a read folds so many in 3 µs a view; two states are written for so many
@@ -201,20 +201,17 @@ class _Read(NamedTuple):
     name: bytes
 
 
-def reach_back(
-    store: Store, parts: Sequence[Sequence[bytes]], groups: Sequence[tuple[KeptSweeper, Records]], take: Take
-) -> None:
+def reach_back(store: Store, parts: Sequence[Keys], groups: Sequence[tuple[KeptSweeper, Records]], take: Take) -> None:
     """As `Store.gather`, each busy key as it would be with no piece.
 
     parts: one of other names, then for each group the states of its keys and their heads · groups: each one's sweeper and records.
     """
-    names = [name for part in parts for name in part]
+    names = [name for part in parts for name in part.listed()]
     keys: list[_Read] = []
-    begin = len(parts[0])
+    begin = parts[0].size
     for part, (sweeper, records) in zip(parts[1:], groups):
-        count = len(part) >> 1
-        keys += [_Read(place, place + count, sweeper, records, names[place][len(records.state) :]) for place in range(begin, begin + count)]
-        begin += len(part)
+        keys += [_Read(place, place + len(part.ends), sweeper, records, key) for place, key in enumerate(part.ends, begin)]
+        begin += part.size
     more: list[bytes] = []
     for _ in range(_MOST_LOOKS):
         found = iter(store.get([*names, *(key.records.base + key.name for key in keys), *more]))
@@ -230,7 +227,7 @@ def reach_back(
                 values[key.state], values[key.head] = held.state, one_head(key.sweeper, rows)
             rest = iter(values)
             for number, part in enumerate(parts):
-                own = list(islice(rest, len(part)))
+                own = list(islice(rest, part.size))
                 take(number, bytearray().join(own), starts_of(own))
             return
     raise StoreError("a key is written too often to be read back.\n  Ask for a later instant, or training_set(…) for the past.")

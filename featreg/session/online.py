@@ -25,7 +25,7 @@ from featreg.session.store import open_store
 from featreg.session.tables import request_column
 from featreg.session.training_set import as_column
 from featreg.session.vectors import ColumnVectors, Derived, Place, Swept, Vector, Vectors, derived_from, no_vectors
-from featreg.stores.contract import Store, Take
+from featreg.stores.contract import Keys, Store, Take
 from featreg.sweep.finish import Column, Derivation
 from featreg.sweep.warm import READ, compile_for
 
@@ -119,7 +119,7 @@ class SetReader:
             LookupReader(lookup, applied.views[lookup.view], online.serving, aggregates, stale_after) for lookup in self.set.lookups
         ]
         self.names = self.set.names
-        self.metas = [STAMP_KEY, *(key for lookup in self.lookups for group in lookup.groups for key in group.own)]
+        self.metas = Keys((b"",), [STAMP_KEY, *(key for lookup in self.lookups for group in lookup.groups for key in group.own)])
         self.derivation = None
         if self.set.derived:
             types = {name: kind.widened for name, kind in (*self.set.columns, *self.set.request)}
@@ -169,7 +169,7 @@ class SetReader:
                 encoded[lookup.key.shape] = lookup.key.different(rows)
             keys, _ = encoded[lookup.key.shape]
             for group in lookup.groups:
-                wanted.append([kind + key for kind in (group.records.state, group.records.head) for key in keys])
+                wanted.append(Keys((group.records.state, group.records.head), keys))
         try:
             return self._vectors(rows, encoded, as_of, stamp, partial(self.store.gather, wanted))
         except TooEarly:

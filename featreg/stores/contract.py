@@ -6,7 +6,7 @@ A store knows no features.  `tests/test_store_contract.py` is this page as claim
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -35,6 +35,20 @@ class Holder:
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host} ({self.what}) since {format_instant(self.since)}"
+
+
+class Keys(NamedTuple):
+    """Keys of a store: each of `ends` behind the first of `prefixes`, then each behind the next.  A store need not build each name."""
+
+    prefixes: Sequence[bytes]
+    ends: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        return len(self.prefixes) * len(self.ends)
+
+    def listed(self) -> list[bytes]:
+        return [prefix + end for prefix in self.prefixes for end in self.ends]
 
 
 class StoreConflict(StoreError):
@@ -69,7 +83,7 @@ class Store(Protocol):
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of `keys`, same order, None for a key without one, all as of one instant."""
 
-    def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
+    def gather(self, parts: Sequence[Keys], take: Take) -> None:
         """As `get` for all keys of all parts, which are handed over one after the other: `take(number of the part, values, starts)`.
 
         The values stand one behind another, value i at `values[starts[i]:starts[i + 1]]`, nothing for a key without one; they are

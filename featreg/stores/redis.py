@@ -22,7 +22,7 @@ import numpy as np
 from redis.exceptions import NoScriptError
 
 from featreg.errors import StoreError
-from featreg.stores.contract import StoreConflict, StoreStat, Take, starts_of
+from featreg.stores.contract import Keys, StoreConflict, StoreStat, Take, starts_of
 from featreg.stores.redis_server import PATIENCE, RedisServer, RedisUrl, exchange, exchange_many
 
 MOST_KEYS = 250_000  # of one write: Redis takes a million arguments
@@ -108,14 +108,14 @@ class RedisStore:
         """As in `Store`.  One MGET, which Redis answers between two writes; a round trip, whatever their number."""
         if not keys:
             return []
-        packed = self._packed_names([keys])
+        packed = self._packed_names([Keys((b"",), keys)])
         return self.server.call(lambda connection: exchange(connection, packed))
 
-    def gather(self, parts: Sequence[Sequence[bytes]], take: Take) -> None:
+    def gather(self, parts: Sequence[Keys], take: Take) -> None:
         """As in `Store`.  One MGET; the bytes of the values are copied once and are never objects."""
         from featreg.stores.redis_reply import Reply  # compiled
 
-        counts = list(map(len, parts))
+        counts = [part.size for part in parts]
         problems: list[Exception] = []  # of `take`: all of the answer is read before one is raised, and the connection is of use again
 
         def take_part(number: int, values: bytearray | memoryview, starts: np.ndarray) -> None:
@@ -220,20 +220,25 @@ class RedisStore:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _packed_names(self, parts: Sequence[Sequence[bytes]]) -> bytes:
+    def _packed_names(self, parts: Sequence[Keys]) -> bytes:
         """MGET as it goes over the wire: half of what hiredis takes, a fifth of the library's time; less where names are of one length."""
         body = b"".join(map(self._packed_part, parts))
-        return b"*%d\r\n$4\r\nMGET%b\r\n" % (1 + sum(map(len, parts)), body)
+        return b"*%d\r\n$4\r\nMGET%b\r\n" % (1 + sum(part.size for part in parts), body)
 
-    def _packed_part(self, keys: Sequence[bytes]) -> bytes:
-        different = set(map(len, keys))
-        if 0 in different:
-            _check_keys(keys)
-        heads = {length: b"\r\n$%d\r\n%b" % (len(self._tag) + length, self._tag) for length in different}
-        if len(heads) == 1:
-            (head,) = heads.values()
-            return head + head.join(keys)
-        return b"".join(chain.from_iterable(zip(map(heads.__getitem__, map(len, keys)), keys)))
+    def _packed_part(self, part: Keys) -> bytes:
+        lengths = set(map(len, part.ends))
+        if 0 in lengths:
+            _check_keys(part.listed())
+        packed = list[bytes]()
+        for prefix in part.prefixes:
+            before = self._tag + prefix
+            heads = {length: b"\r\n$%d\r\n%b" % (len(before) + length, before) for length in lengths}
+            if len(heads) == 1:
+                (head,) = heads.values()
+                packed += head, head.join(part.ends)
+            else:
+                packed += chain.from_iterable(zip(map(heads.__getitem__, map(len, part.ends)), part.ends))
+        return b"".join(packed)
 
     def _writer(self) -> tuple[bytes, bytes]:
         """Where this thread leaves the number of its last write, and the number of the next."""

@@ -244,6 +244,18 @@ def test_rows_that_come_while_a_run_reads_are_met(tmp_path: Path, session: Any, 
             finder.check_as_taken(view.scan.source, taken)
 
 
+def test_a_log_cannot_begin_before_what_views_have_of_rows_that_spark_alone_reads(tmp_path: Path, session: Any) -> None:
+    spec = REALTIME_SHOP.replace('tie_break="shop",', 'tie_break="shop", stream="log",')
+    place = Place(tmp_path, "uri", session, spec)
+    place.put("one", [order(0), order(5)])
+    place.run(10)
+    with place.shop.open() as registry:
+        with pytest.raises(featreg.RefusedError, match=r"would begin at 2024-03-01T00:04:00Z, and views have 1 rows of files from then on"):
+            registry.push("orders", [order(4)])
+        assert registry.push("orders", [order(6), order(7)]).accepted == 2
+        assert registry.online("model", {"customer": "ann"}, at=at(11)).values["n_1d"] == 4
+
+
 def test_the_newest_row_of_files_is_found_as_duckdb_finds_it(tmp_path: Path, session: Any) -> None:
     """Up to where files take the place of pushed rows: of some of the files, between two instants."""
     place, other = Place(tmp_path / "uri", "uri", session, ONE_VIEW), Shop(tmp_path / "duckdb", ONE_VIEW).applied()

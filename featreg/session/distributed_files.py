@@ -132,6 +132,13 @@ class SparkRunFinder(RunFinder):
         found = self._asked(source, self._frames[relation.text], [f"max(v) FILTER (v < {before}) AS n0"], since)
         return max((newest for (newest,) in found if newest is not None), default=None)
 
+    def rows_between(self, source: EventSource, since: int, before: int) -> int:
+        location = self.profile.sources[source.name]
+        if not self.spark.reads_itself(location):
+            return super().rows_between(source, since, before)
+        asked = [f"count(*) FILTER (v >= {since} AND v < {before}) AS n0"]
+        return sum(rows for (rows,) in self._asked(source, self.spark.located(source.name, location), asked, since))
+
     def sorted(self, run: Run) -> SortedRows:
         return sorted_by_spark(self.spark, run, self.rows_of, self._about(run))
 

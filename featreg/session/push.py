@@ -23,7 +23,6 @@ from featreg.engines.duckdb import Warm
 from featreg.errors import RefusedError, StoreError, UsageError, did_you_mean
 from featreg.instants import NEVER, format_instant
 from featreg.plan.relation import ARRIVED
-from featreg.plan.scan_sql import visible_sql
 from featreg.registry.events import EventPlane
 from featreg.registry.push_log import PushLog
 from featreg.registry.pushed import START, Pushed
@@ -33,7 +32,6 @@ from featreg.session.keys import STAMP_KEY
 from featreg.session.push_ids import Known, PushIds
 from featreg.session.pushed_rows import record_groups
 from featreg.session.serving import groups_to_fill, read_serving, serve_newest, set_filled
-from featreg.session.sources import SourceFinder
 from featreg.session.store import open_store
 from featreg.stores.lease import Lease
 from featreg.sweep.warm import WRITE, compile_for
@@ -190,10 +188,8 @@ class Pusher:
         until = self.feed.filled_until()
         if until is None or until <= first:
             return
-        files = SourceFinder(self.registry.engine, self.registry.profile, {}).files_alone(self.source)
-        beyond = f"v >= {first} AND v < {until}"
-        count = self.registry.engine.rows(f"SELECT count(*) FROM ({visible_sql(self.source, files)}) WHERE {beyond}")[0][0]
-        if count:
+        found = self.registry.run_finder()(self.registry.engine, self.registry.profile)
+        if count := found.rows_between(self.source, first, until):
             raise RefusedError(
                 f"the log of '{self.name}' would begin at {format_instant(first)}, and views have {count:,} rows of files from then on.\n"
                 f"  Push rows from {format_instant(until)} on; or take those rows out of the files and fill the views anew: "

@@ -488,9 +488,10 @@ class Registry:
             tell_materialized(self.events, receipt, known[receipt.view], applied.generation)
 
         until = None if to is None else parse_instant(to)
-        return materialize(self.engine, self.profile, chosen, self.aggregates, until, rebuild, progress, filled, self._find())
+        return materialize(self.engine, self.profile, chosen, self.aggregates, until, rebuild, progress, filled, self.run_finder())
 
-    def _find(self) -> "Find":
+    def run_finder(self) -> "Find":
+        """What finds the rows of runs where the profile's engine can look."""
         if self.profile.engine != "spark":
             from featreg.session.run_files import RunFinder
 

@@ -65,6 +65,11 @@ class RunFinder(SourceFinder):
             return None
         return self.engine.rows(f"SELECT max(v) FROM ({visible_sql(source, relation, since)}) WHERE v < {before}")[0][0]
 
+    def rows_between(self, source: EventSource, since: int, before: int) -> int:
+        """How many rows of a source's location are visible in `[since, before)`."""
+        sql = f"SELECT count(*) FROM ({visible_sql(source, self.files_alone(source))}) WHERE v >= {since} AND v < {before}"
+        return self.engine.rows(sql)[0][0]
+
     def sorted(self, run: Run) -> SortedRows:
         """A run's rows, all of a key in a row."""
         return sorted_by_duckdb(self, run)

@@ -24,7 +24,6 @@ from featreg.define.model import SpecError
 from featreg.errors import DataError, LeaseHeldError, RefusedError, StoreError, UsageError
 from featreg.instants import parse_instant
 from featreg.registry import push_log, segments
-from featreg.registry.events import EventPlane
 from tests.shop import (
     BOTH_SET,
     COLUMNS,
@@ -200,9 +199,11 @@ def test_bad_rows_come_back_with_reasons_and_good_ones_are_kept(tmp_path: Path) 
         assert reasons[2] == "column 'shop' is missing; write null for none"
         assert trained(registry, at(5))[0]["n_1d"] == 2
         assert registry.push("orders", rows, id="mixed").duplicate
-    dead = list(EventPlane(tmp_path / ".featreg" / "registry" / "push" / "orders" / "rejected").read("rejected"))
-    assert [event.body["row"] for event in dead] == [one.row for one in receipt.rejected]
-    assert [event.body["reason"] for event in dead] == reasons and dead[0].body["values"]["amount"] == "much"
+        dead = list(registry.rejected("orders"))
+        with pytest.raises(UsageError, match="no source 'order'"):
+            registry.rejected("order")
+    assert [(one.id, one.row, one.reason) for one in dead] == [("mixed", one.row, one.reason) for one in receipt.rejected]
+    assert dead[0].values["amount"] == "much"
 
 
 def test_a_bare_number_is_no_time_for_it_may_count_seconds_or_less(tmp_path: Path) -> None:
@@ -546,6 +547,26 @@ def test_a_file_of_any_kind_and_stdin_are_pushed(tmp_path: Path, capsys: pytest.
     assert pushed("-") == (0, {"accepted": 2, "rejected": [], "duplicate": False, "watermark": "2024-03-01T00:02:00Z"})
     with featreg.open(tmp_path) as registry:
         assert trained(registry, at(5))[0]["n_1d"] == answered(registry, at(5))[0]["n_1d"] == 6
+
+
+def test_rejected_rows_are_told_by_their_place_in_all_of_the_input_and_listed_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Portions and empty lines shift no number."""
+    shop_of(tmp_path)
+    monkeypatch.setattr("featreg.cli.push.LINES_A_PUSH", 3)
+    good = '{"customer": "ann", "amount": 1.5, "cents": 150, "shop": "a", "bought_at": "2024-03-01T00:01:00Z", "loaded_at": null}'
+    bad = good.replace("1.5", '"much"')
+    (tmp_path / "rows.jsonl").write_text("\n".join((good, "", bad, good, bad, "", bad, "")))
+    command = ["--root", str(tmp_path), "push", "orders", str(tmp_path / "rows.jsonl")]
+    assert main(["--json", *command]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["accepted"], [(one["row"], one["line"]) for one in told["rejected"]]) == (2, [(1, 3), (3, 5), (4, 7)])
+    assert main(command) == 3 and "line 7: amount does not fit DOUBLE" in capsys.readouterr().out
+    assert main(["--root", str(tmp_path), "--json", "source", "rejected", "orders", "--limit", "4"]) == 0
+    listed = json.loads(capsys.readouterr().out)["rejected"]
+    assert [one["row"] for one in listed] == [0, 1, 1, 0] and {one["values"]["amount"] for one in listed} == {"much"}
+    assert main(["--root", str(tmp_path), "source", "rejected", "orders"]) == 0 and "does not fit" in capsys.readouterr().out
 
 
 def test_a_push_says_what_is_wrong_with_its_file_and_which_view_waits_for_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

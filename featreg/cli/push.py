@@ -5,6 +5,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,15 @@ _JSON = (".json", ".jsonl", ".ndjson")
 _ENDINGS = {"parquet": ".parquet", "csv": ".csv", "json": ".jsonl"}
 
 
+@dataclass(frozen=True)
+class Portion:
+    """What became of a portion of the input.  lines: the line of each of its rows, where rows are lines."""
+
+    receipt: "PushReceipt"
+    rows: int
+    lines: Sequence[int] | None = None
+
+
 def push(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", autocompletion=complete_names("sources"))],
@@ -45,18 +55,19 @@ def push(
         raise UsageError(f"--format {format} is not read here. It is one of: {', '.join(_ENDINGS)}.")
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         say_if_compiling(settings, registry.profile.state)
-        receipts = list(_pushed(registry, source, file, id, format))
-        unfilled = registry.pusher(source).unfilled() if receipts else []
-    _tell(settings, receipts, unfilled)
-    if any(one.rejected for one in receipts):
+        portions = list(_pushed(registry, source, file, id, format))
+        unfilled = registry.pusher(source).unfilled() if portions else []
+    _tell(settings, source, portions, unfilled)
+    if any(one.receipt.rejected for one in portions):
         raise typer.Exit(DataError.exit_code)
 
 
-def _pushed(registry: "Registry", source: str, file: str, id: str | None, format: str) -> "Iterator[PushReceipt]":
+def _pushed(registry: "Registry", source: str, file: str, id: str | None, format: str) -> Iterator[Portion]:
     if file != "-" and Path(file).suffix.lower() in _JSON and Path(file).is_file():
         with Path(file).open("rb") as lines:
             if lines.read(1) == b"[":
-                yield registry.push(source, _list(file, b"[" + lines.read()), id)
+                rows = _list(file, b"[" + lines.read())
+                yield Portion(registry.push(source, rows, id), len(rows))
             else:
                 lines.seek(0)
                 yield from _push_lines(registry, source, lines, id)
@@ -71,7 +82,7 @@ def _pushed(registry: "Registry", source: str, file: str, id: str | None, format
             yield _push_file(registry, source, Path(spooled.name), id, "what came on stdin")
 
 
-def _push_file(registry: "Registry", source: str, file: Path, id: str | None, called: str = "") -> "PushReceipt":
+def _push_file(registry: "Registry", source: str, file: Path, id: str | None, called: str = "") -> Portion:
     """Push a whole file.  called: what errors call it, for whoever gave it did not think of a source's location."""
     from featreg.engines.duckdb import reader_of
 
@@ -87,7 +98,7 @@ def _push_file(registry: "Registry", source: str, file: Path, id: str | None, ca
     except DataError as error:
         why = re.sub(rf"^(source '{re.escape(source)}'(:| cannot be read:)|a \w+ failed:) ", "", str(error))
         raise DataError(f"{called} cannot be read: {why}\n  Nothing of it was taken in.") from None
-    return pusher.push(table, id, relation.loose)
+    return Portion(pusher.push(table, id, relation.loose), table.num_rows)
 
 
 def _list(file: str, text: bytes) -> list[Any]:
@@ -101,11 +112,12 @@ def _list(file: str, text: bytes) -> list[Any]:
     return rows
 
 
-def _push_lines(registry: "Registry", source: str, lines: Any, id: str | None) -> "Iterator[PushReceipt]":
+def _push_lines(registry: "Registry", source: str, lines: Any, id: str | None) -> Iterator[Portion]:
     """Push what comes in portions as it comes; with an id all of it is one push."""
     numbered = enumerate(lines, 1)
     while portion := list(islice(numbered, None if id is not None else LINES_A_PUSH)):
-        yield registry.push(source, [_row(number, line) for number, line in portion if line.strip()], id)
+        rows = {number: _row(number, line) for number, line in portion if line.strip()}
+        yield Portion(registry.push(source, list(rows.values()), id), len(rows), list(rows))
 
 
 def _row(number: int, line: bytes) -> dict[str, Any]:
@@ -120,9 +132,10 @@ def _row(number: int, line: bytes) -> dict[str, Any]:
     return row
 
 
-def _tell(settings: Settings, receipts: "list[PushReceipt]", unfilled: Sequence[str]) -> None:
+def _tell(settings: Settings, source: str, portions: Sequence[Portion], unfilled: Sequence[str]) -> None:
+    receipts = [one.receipt for one in portions]
     accepted = sum(one.accepted for one in receipts)
-    rejected = [row for one in receipts for row in one.rejected]
+    rejected = list(_rejected(portions))
     duplicate = bool(receipts) and all(one.duplicate for one in receipts)
     watermark = receipts[-1].watermark if receipts else None
 
@@ -131,17 +144,28 @@ def _tell(settings: Settings, receipts: "list[PushReceipt]", unfilled: Sequence[
             console.print("[dim]taken in before, under the same id: nothing was done[/dim]", soft_wrap=True)
         told = f", [red]{len(rejected):,} rejected[/red]" if rejected else ""
         console.print(f"[green]{counted(accepted, 'row')}[/green] taken in{told}")
-        for row in rejected[:_SHOWN]:
-            console.print(f"  row {row.row}: {escape(row.reason)}", soft_wrap=True)
+        for one in rejected[:_SHOWN]:
+            place = f"line {one['line']}" if "line" in one else f"row {one['row']}"
+            console.print(f"  {place}: {escape(one['reason'])}", soft_wrap=True)
         if len(rejected) > _SHOWN:
-            console.print(f"  … and {len(rejected) - _SHOWN:,} more", soft_wrap=True)
+            console.print(f"  … and {len(rejected) - _SHOWN:,} more: featreg source rejected {escape(source)}", soft_wrap=True)
         for view in unfilled:
             console.print(f"[yellow]{escape(not_filled(view, f'featreg materialize {view}'))}[/yellow]", soft_wrap=True)
 
     document = {
         "accepted": accepted,
-        "rejected": [{"row": row.row, "reason": row.reason} for row in rejected],
+        "rejected": rejected,
         "duplicate": duplicate,
         "watermark": None if watermark is None else format_instant(watermark),
     }
     show(settings, document, render)
+
+
+def _rejected(portions: Sequence[Portion]) -> Iterator[dict[str, Any]]:
+    """Each rejected row with its place in all of the input: its number, from 0, and where rows are lines its line, from 1."""
+    before = 0
+    for portion in portions:
+        for one in portion.receipt.rejected:
+            line = {} if portion.lines is None else {"line": portion.lines[one.row]}
+            yield {"row": before + one.row, **line, "reason": one.reason}
+        before += portion.rows

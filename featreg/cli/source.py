@@ -1,22 +1,26 @@
-"""`source infer`: look at a file and print the EventSource that declares it."""
+"""`source infer`: print the EventSource that declares a file.  `source rejected`: the rows that a source did not take in."""
 
+import json
 import re
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featreg.cli.arguments import Settings
-from featreg.cli.terminal import show
+from featreg.cli.completion import complete_names
+from featreg.cli.terminal import add_rows, escape, show, table
 from featreg.errors import DataError, UsageError
+from featreg.instants import format_instant
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from featreg.engines.duckdb import DuckDB
 
-app = typer.Typer(help="Read a file, print the source that declares it.", no_args_is_help=True)
+app = typer.Typer(help="Declare a source from a file; list the rows that one did not take in.", no_args_is_help=True)
 
 _TYPES = {
     **dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"), "BIGINT"),
@@ -48,7 +52,7 @@ class Inferred:
 
 @app.callback()
 def _sources() -> None:
-    """Read a file, print the source that declares it."""
+    """Declare a source from a file; list the rows that one did not take in."""
 
 
 @app.command("infer")
@@ -66,6 +70,29 @@ def infer(
         console.print(f"\n# conf/{settings.profile}.toml\n{found.location}", markup=False, soft_wrap=True)
 
     show(settings, found, render)
+
+
+@app.command("rejected")
+def rejected(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", autocompletion=complete_names("sources"))],
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The newest N.")] = 20,
+) -> None:
+    """List the newest rows pushed to a source that were not taken in, each with its reason."""
+    import featreg
+
+    settings: Settings = context.obj
+    with featreg.open(settings.repository, profile=settings.profile) as registry:
+        found = deque(registry.rejected(source), limit)
+
+    def render(console: "Console") -> None:
+        if not found:
+            console.print(f"[green]no row pushed to {escape(source)} was rejected[/green]")
+            return
+        shown = ((format_instant(one.at)[:19], one.id or "", one.row, one.reason, json.dumps(one.values)) for one in found)
+        console.print(add_rows(table("when", "push", "row", "reason", "values", right=("row",)), shown))
+
+    show(settings, {"rejected": [asdict(one) | {"at": format_instant(one.at)} for one in found]}, render)
 
 
 def infer_source(file: str, name: str | None = None) -> Inferred:

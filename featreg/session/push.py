@@ -23,10 +23,10 @@ from featreg.engines.duckdb import Warm
 from featreg.errors import RefusedError, StoreError, UsageError, did_you_mean
 from featreg.instants import NEVER, format_instant
 from featreg.plan.relation import ARRIVED
-from featreg.registry.events import EventPlane
 from featreg.registry.push_log import PushLog
 from featreg.registry.pushed import START, Pushed
 from featreg.session.contract import Checked, Checker, Rejected, given_rows, rows_id
+from featreg.session.dead_letters import DeadLetters
 from featreg.session.feed import Feed, targets_of
 from featreg.session.keys import STAMP_KEY
 from featreg.session.push_ids import Known, PushIds
@@ -70,7 +70,7 @@ class Pusher:
         self.folder: Path = profile.push_path(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = PushLog(self.folder, clock)
-        self.dead_letters = EventPlane(self.folder / "rejected", fsync=True)
+        self.dead_letters = DeadLetters(self.folder)
         self.lease = _lease_of(self.folder / "lease", f"push to {name}")
         self.warm, self.store = Warm(), open_store(profile)
         self.ids = PushIds(self.store, name, profile.push_ids)
@@ -100,7 +100,7 @@ class Pusher:
                     if seen.parts == seen.of:
                         return self._receipt(name, checked, duplicate=True)
                     begin = seen.parts
-                self._keep_rejected(checked.rejected, name)
+                self.dead_letters.keep(self.name, name, checked.rejected)
                 records = self._records(checked, name or "", digest)[begin:]
                 if records:
                     self._refuse_to_begin_late(records)
@@ -221,22 +221,10 @@ class Pusher:
         self.feed.bring(records, self.ids.entries(new, known) if new else [])
         self.known = known
 
-    def _keep_rejected(self, rejected: Sequence[Rejected], name: str | None) -> None:
-        for one in rejected:
-            values = {repr(key)[1:-1]: _as_json(value) for key, value in one.values.items()}
-            self.dead_letters.record("rejected", {"source": self.name, "id": name, "row": one.row, "reason": one.reason, "values": values})
-
     def _receipt(self, name: str | None, checked: Checked, duplicate: bool) -> PushReceipt:
         accepted = 0 if duplicate else checked.table.num_rows
         watermark = None if self.known.newest == NEVER else self.known.newest
         return PushReceipt(self.name, name, accepted, checked.rejected, duplicate, watermark)
-
-
-def _as_json(value: Any) -> Any:
-    """A value as a dead letter holds it: what JSON cannot hold, as Python writes it."""
-    if isinstance(value, str):
-        return value if value.isascii() or not any(0xD800 <= ord(one) < 0xE000 for one in value) else repr(value)
-    return value if value is None or isinstance(value, (bool, int)) else repr(value)
 
 
 _leases: dict[Path, Lease] = {}

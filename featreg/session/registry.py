@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from featreg.session.changes import Life, Plan
     from featreg.session.cleanup import Garbage
     from featreg.session.coverage import Named
+    from featreg.session.dead_letters import DeadLetter
     from featreg.session.doctor import Finding
     from featreg.session.filled import DistributedTrainingSet
     from featreg.session.materialize import Find, Receipt
@@ -575,6 +576,15 @@ class Registry:
         Raises: UsageError, DataError when a column is missing or of another type; RefusedError for an id of other rows; StoreError.
         """
         return self.pusher(source).push(rows, id)
+
+    def rejected(self, source: str) -> "Iterator[DeadLetter]":
+        """The rows pushed to a source that were not taken in, oldest first, each with its reason.  Raises: UsageError."""
+        sources = self.applied().compiled.sources
+        if source not in sources:
+            raise UsageError(f"there is no source '{source}'.\n  {did_you_mean(source, sources, 'Applied are')}")
+        from featreg.session.dead_letters import DeadLetters
+
+        return DeadLetters(self.profile.push_path(source)).read()
 
     def pusher(self, source: str) -> "Pusher":
         """What `push` works with for one source, opened on first use."""

@@ -20,7 +20,7 @@ from featreg.compile.program import SweepProgram
 from featreg.session import busy_keys
 from featreg.session.busy_keys import BusyKeys, some_keys
 from featreg.session.keys import records_of
-from featreg.stores.codec import key_encoder
+from featreg.stores.codec import key_encoder, part_encoder
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.head import head_runs
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, rows_together, take_rows
@@ -126,6 +126,8 @@ class KeyWriter:
     def names(self, rows: pa.RecordBatch, firsts: np.ndarray) -> list[bytes]:
         """What the keys of these rows are called."""
         parts = [_plain_parts(rows.column(i).take(pa.array(firsts))) for i in range(len(self.key_types))]
+        if len(parts) == 1:
+            return list(map(part_encoder(self.key_types[0]), parts[0]))
         return list(map(self.encode, zip(*parts))) if parts else [b""] * len(firsts)
 
     def _write_keys(self, names: list[bytes], chunk: Chunk) -> float:

@@ -50,7 +50,7 @@ class Records:
             names = list(map(stored_key, keys))
         values = list(map(transaction.get, names, repeat(default)))
         if self.full in map(len, filter(None, values)):
-            values = [self._whole(transaction, name, value) for name, value in zip(names, values)]
+            values = [self._whole(transaction, *row) if row[1] and len(row[1]) == self.full else row[1] for row in zip(names, values)]
         return values if names is keys else [value if value is None else _read_row(name, value)[1] for name, value in zip(names, values)]
 
     def _whole(self, transaction: Transaction, name: bytes, value: bytes | None) -> bytes | None:
@@ -80,7 +80,7 @@ class Records:
         first, more = rows, list[Row]()
         if self.full <= max(map(len, map(itemgetter(1), rows))):
             first = [(name, value[: self.full]) for name, value in rows]
-            more = sorted(piece for row in rows for piece in self._more(*row))
+            more = sorted(piece for row in rows if len(row[1]) >= self.full for piece in self._more(*row))
         with transaction.cursor() as cursor:
             has_pieces = cursor.set_range(OWN) and cursor.key() < BEHIND_OWN
         if has_pieces:
@@ -92,9 +92,8 @@ class Records:
 
     def _more(self, name: bytes, value: bytes) -> Iterator[Row]:
         """The pieces of a value behind its first, and an empty one behind a last that is full."""
-        if len(value) >= self.full:
-            for number in range(1, 1 + len(value) // self.full):
-                yield _piece(name, number), value[number * self.full : (number + 1) * self.full]
+        for number in range(1, 1 + len(value) // self.full):
+            yield _piece(name, number), value[number * self.full : (number + 1) * self.full]
 
     def _end(self, transaction: Transaction, name: bytes, number: int) -> None:
         """Forget the pieces of a value from one on."""

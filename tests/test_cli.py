@@ -14,6 +14,7 @@ import termios
 import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -29,6 +30,7 @@ from featreg.cli.source import infer_source
 from featreg.cli.terminal import bytes_text
 from featreg.errors import DataError, UsageError
 from featreg.load import load_files
+from featreg.stores.redis import open_redis
 from featreg.vocabulary import parse_type
 
 HEAVY = ("duckdb", "numba", "pyarrow", "numpy", "sqlglot", "git", "pandas", "polars")
@@ -268,8 +270,9 @@ def test_get_says_what_makes_a_view_answer_that_is_missing_or_stale(shop, capsys
     assert "customer_orders is a view" in failure(capsys, "get", "customer_orders", "customer_id=1", code=2)
 
 
-def test_a_store_that_apply_cannot_tell_is_a_warning_and_not_a_place_in_our_code(shop, capsys):
+def test_a_store_that_apply_cannot_tell_is_a_warning_and_not_a_place_in_our_code(shop, capsys, monkeypatch):
     """Nobody listens on port 1: what is applied stands, in the log."""
+    monkeypatch.setattr("featreg.stores.redis.open_redis", partial(open_redis, patience=0.5))
     local = (shop / "conf" / "local.toml").read_text()
     redis = local.replace('store = "lmdb"', 'store = "redis"').replace('path = ".featreg/online"', 'url = "redis://127.0.0.1:1"')
     (shop / "conf" / "local.toml").write_text(redis)

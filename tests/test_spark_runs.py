@@ -256,6 +256,20 @@ def test_a_log_cannot_begin_before_what_views_have_of_rows_that_spark_alone_read
         assert registry.online("model", {"customer": "ann"}, at=at(11)).values["n_1d"] == 4
 
 
+def test_rows_of_a_file_that_no_run_has_read_are_late_and_nothing_differs(tmp_path: Path, session: Any) -> None:
+    place = Place(tmp_path, "uri", session)
+    place.put("one", [order(0), order(5, "bob")])
+    place.run(10)
+    place.put("late", [order(3)])
+    with place.shop.open() as registry:
+        found = registry.parity("model")
+    assert found.differing == 0 and {one.key["customer"] for one in found.examples} == {"ann"}
+    assert found.late_by_feature["n_1d"] == 1 and (found.examples[0].online, found.examples[0].offline) == (1, 2)
+    place.run(20)
+    with place.shop.open() as registry:
+        assert registry.parity("model").late == registry.parity("model").differing == 0
+
+
 def test_the_newest_row_of_files_is_found_as_duckdb_finds_it(tmp_path: Path, session: Any) -> None:
     """Up to where files take the place of pushed rows: of some of the files, between two instants."""
     place, other = Place(tmp_path / "uri", "uri", session, ONE_VIEW), Shop(tmp_path / "duckdb", ONE_VIEW).applied()

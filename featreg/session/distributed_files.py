@@ -6,6 +6,7 @@ comes behind it, or goes, is an error and never passed over.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from featreg.compile import CompiledView
 from featreg.define import EventSource
@@ -25,6 +26,9 @@ from featreg.session.run_files import RunFiles, RunFinder, run_files_of
 from featreg.session.run_rows import Run, SortedRows
 from featreg.session.source_files import settings_of
 from featreg.session.tasks import Lift, whole_numbers
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 _PRIME = 4294967291  # instants are summed modulo it, so that one that moved is told from one that stayed
 
@@ -169,6 +173,24 @@ class SparkRunFinder(RunFinder):
                 f"source '{name}': rows that are visible before {_shown(record[3])} came or went while they were read; nothing was "
                 "written.\n  Materialize to an instant that all who write have passed: --to some minutes ago."
             )
+
+
+def frames_of(spark: Spark, profile: Profile, read: Sequence[tuple[EventSource, Sequence[str]]]) -> "dict[str, DataFrame] | None":
+    """The rows of some files of each source, by its name; None unless Spark alone reads all of them, and knows the files, and no log is
+    beside them.  Of a source that is there twice, those of the fewer files."""
+    frames: dict[str, DataFrame] = {}
+    for source, files in sorted(read, key=lambda one: -len(one[1])):
+        location = profile.sources.get(source.name)
+        if location is None or not spark.reads_itself(location) or source.stream_mode is not None:
+            return None
+        frame = spark.located(source.name, location).frame
+        assert frame is not None
+        with spark.told(f"source '{source.name}'"):
+            known = files_in(frame)
+        if known is None or not known.keys() >= set(files):
+            return None
+        frames[source.name] = rows_in(frame, files)
+    return frames
 
 
 def _called(profile: Profile, source: EventSource) -> str:

@@ -99,7 +99,7 @@ def compare(
     offline = registry.training_set(name, spine, time=_AT, known_at=watermark, progress=progress).to_arrow()
     found = _differences(compiled, rows, vectors, offline)
     if found:
-        read = _filled_from_files_read(registry, compiled, spine, states, watermark)
+        read = _filled_from_files_read(registry, name, compiled, spine, states, watermark)
         unlike = None if read is None else {place for place, _ in _differences(compiled, rows, vectors, read)}
         found = [(place, replace(one, is_late=unlike is not None and place not in unlike)) for place, one in found]
     late = Counter(one.feature for _, one in found if one.is_late)
@@ -139,27 +139,33 @@ def _differences(
 
 
 def _filled_from_files_read(
-    registry: "Registry", compiled: CompiledSet, spine: pa.Table, states: Mapping[str, list[ViewState]], watermark: int
+    registry: "Registry", name: str, compiled: CompiledSet, spine: pa.Table, states: Mapping[str, list[ViewState]], watermark: int
 ) -> pa.Table | None:
     """The offline answer from only those files that each view's runs have read; None when one of them is gone.
 
     Of two groups that have read different files the one with fewer is taken: the other's cells agree with all files.
     """
     views = registry.applied().compiled.views
+    read = {view: min((sorted(state.files or {}) for state in groups), key=len) for view, groups in states.items()}
+    if registry.profile.engine == "spark":
+        from featreg.session.distributed_files import frames_of
+
+        frames = frames_of(registry.spark, registry.profile, [(views[view].scan.source, files) for view, files in read.items()])
+        if frames is not None:
+            return registry.training_set(name, spine, time=_AT, known_at=watermark, sources=frames).to_arrow()
     finder = SourceFinder(registry.engine, registry.profile, {})
     relations = {}
-    for name, groups in states.items():
-        files = min((sorted(state.files or {}) for state in groups), key=len)
+    for view, files in read.items():
         if not all((registry.root / file).is_file() for file in files):
             return None
-        source = views[name].scan.source
+        source = views[view].scan.source
         relation, log = finder.of_files(source.name, files), finder.log_of(source)
         if log is not None:
-            pushed = finder.pushed_rows(source, log[0], finder.batched_until(views[name]))
+            pushed = finder.pushed_rows(source, log[0], finder.batched_until(views[view]))
             relation = pushed if relation is None else replace(finder.before_the_stream(source, relation, pushed), beside=pushed)
         if relation is None:
             return None
-        relations[name] = relation
+        relations[view] = relation
     table, _ = fill(
         registry.engine, compiled, views, lambda view: (relations[view.name], 0), check_spine(spine, _AT, compiled), watermark
     )

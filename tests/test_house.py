@@ -94,7 +94,7 @@ def test_every_dependency_says_what_it_saves():
 
 def test_ci_runs_the_command_of_the_readme():
     commands = blocks("bash")[0].splitlines()
-    assert commands == ["pip install -e '.[demo]' && featreg demo", "pip install -e '.[test]' && pytest"]
+    assert commands == ["pip install -e '.[demo]' && featreg demo", "pip install -e '.[test]' && pytest -n 2"]
     assert f"{{ {commands[1]}; }}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 

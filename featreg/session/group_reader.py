@@ -13,7 +13,7 @@ from featreg.plan.groups import Group, group_view
 from featreg.plan.online import ViewState, view_state
 from featreg.session.feed import served_state
 from featreg.session.keys import meta_key, pushed_key, records_of
-from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Swept, Vector, python_values
+from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Swept, Vector, python_values, text_at
 from featreg.sweep.finish import Column
 from featreg.sweep.kept import KeptSweeper, newest_s, state_of
 
@@ -96,6 +96,8 @@ class GroupReader:
                 values[name] = doubles[place]
             elif kind == "BIGINT":
                 values[name] = words[place]
+            elif kind == "VARCHAR":
+                values[name] = text_at(self.sweeper.out_text, words[place])
             else:
                 column = Column(results.words[place], results.valid[place], self.types[place], self.sweeper.out_heap, self.sweeper.out_text)
                 values[name] = python_values(column)[0]

@@ -200,5 +200,11 @@ def python_values(column: Column) -> list[Any]:
     return column.known().to_pylist()
 
 
+def text_at(pool: np.ndarray, word: int) -> str:
+    """The text that a word points to."""
+    begin = word >> LENGTH_BITS
+    return pool[begin : begin + (word & LONGEST_TEXT)].tobytes().decode()
+
+
 def _some_of(column: Column, rows: slice) -> Column:
     return replace(column, words=np.ascontiguousarray(column.words[rows]), valid=column.valid[rows])

@@ -118,6 +118,23 @@ def test_late_rows_are_folded_and_counted(shop: Shop) -> None:
         assert registry.online("model", {"customer": "ann"}, at=at(130)).values["n_1d"] == 4
 
 
+def test_a_run_to_where_the_store_is_takes_in_files_that_no_run_has_read(shop: Shop) -> None:
+    shop.put("one", [order(0), order(100)])
+    with shop.open() as registry:
+        registry.materialize(to=at(120))
+        shop.put("late", [order(50), order(121)])
+        assert registry.parity("model").late > 0
+        (receipt,) = registry.materialize(to=at(120))
+        assert (receipt.rows, receipt.late_rows, receipt.watermark) == (1, 1, parse_instant(at(120)))
+        assert registry.parity("model").late == registry.parity("model").differing == 0
+        before = shop.stored()
+        (again,) = registry.materialize(to=at(120))
+        assert again.note.startswith("nothing to do") and shop.stored() == before
+        (later,) = registry.materialize(to=at(130))
+        assert (later.rows, later.late_rows) == (1, 0)
+        assert registry.online("model", {"customer": "ann"}, at=at(130)).values["n_1d"] == 4
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_any_steps_and_one_step_are_one_store(tmp_path: Path, seed: int) -> None:
     """Ten files in any order, runs in between anywhere, late rows among them: the same answers as one run over all, to the bit."""

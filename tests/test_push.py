@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import featreg
 from featreg.cli import main
 from featreg.define import EventSource
 from featreg.define.model import SpecError
-from featreg.errors import DataError, LeaseHeldError, RefusedError, StoreError, UsageError
+from featreg.errors import DataError, LeaseHeldError, RefusedError, RejectedRowsError, StoreError, UsageError
 from featreg.instants import parse_instant
 from featreg.registry import push_log, segments
 from tests.shop import (
@@ -219,7 +220,7 @@ def test_a_bare_number_is_no_time_for_it_may_count_seconds_or_less(tmp_path: Pat
                 receipt = registry.push("orders", rows)
                 assert (receipt.accepted, len(receipt.rejected)) == (len(rows) - len(numbers), len(numbers))
                 reasons = [one.reason for one in receipt.rejected]
-                assert reasons[0] == f"{name} does not fit {kind}: 1795682640 is a int; write it as {form}"
+                assert reasons[0] == f"{name} does not fit {kind}: 1795682640 is of type int; write it as {form}"
                 assert all(one.endswith(f"write it as {form}") for one in reasons)
         table = order_table([order(1)]).append_column("day", pa.array(["2024-03-01"]).cast(pa.date32()))
         at_column = table.column_names.index("bought_at")
@@ -227,6 +228,61 @@ def test_a_bare_number_is_no_time_for_it_may_count_seconds_or_less(tmp_path: Pat
             registry.push("orders", table.set_column(at_column, "bought_at", pa.array([1795682640])))
         assert registry.push("orders", table).accepted == 1
         assert trained(registry, at(5))[0]["n_1d"] == 3
+
+
+def test_no_row_of_dicts_is_judged_by_those_beside_it(tmp_path: Path) -> None:
+    """Alone, among others of its type, among others of none, first or last: the same verdict, and the same instant."""
+    paid = LOG.replace('"cents": "BIGINT",', '"cents": "BIGINT", "paid": "DECIMAL(10,2)",')
+    good = order(1) | {"paid": Decimal("1.50")}
+    fine: list[tuple[str, Any]] = [
+        ("amount", "5"), ("amount", 5), ("cents", "3"), ("cents", 3.0), ("paid", "20.50"), ("paid", 20.5), ("paid", 7),
+        ("paid", Decimal("1E+1")), ("bought_at", "2024-03-01T05:01:00+05:00"), ("bought_at", "2024-03-01 00:01"),
+        ("bought_at", datetime(2024, 3, 1, 0, 1, tzinfo=UTC)),
+    ]  # fmt: skip
+    bad: list[tuple[str, Any]] = [
+        ("cents", 1.5), ("cents", "1.5"), ("cents", True), ("paid", "10.255"), ("paid", 10.255), ("paid", Decimal("10.255")),
+        ("paid", "9" * 9), ("amount", "much"), ("shop", 7), ("bought_at", 1795692600), ("bought_at", "soon"),
+        ("bought_at", "2024-03-01T00:00:00.1234567Z"),
+    ]  # fmt: skip
+    with shop_of(tmp_path, paid).open() as registry:
+        accepted = 0
+
+        def verdicts(rows: list[dict]) -> list[bool]:
+            nonlocal accepted
+            receipt = registry.push("orders", rows)
+            accepted += receipt.accepted
+            rejected = {one.row for one in receipt.rejected}
+            return [n not in rejected for n in range(len(rows))]
+
+        rows = [good | {name: value} for name, value in (*fine, *bad)]
+        wanted = [True] * len(fine) + [False] * len(bad)
+        assert [verdicts([row])[0] for row in rows] == wanted
+        assert verdicts(rows) == wanted and verdicts(rows[::-1]) == wanted[::-1]
+        for place, row in enumerate(rows):
+            for beside in (good, rows[0], rows[-3], good | {"bought_at": "2024-03-01T00:01:00Z"}):
+                assert verdicts([row, beside])[0] == verdicts([beside, row])[1] == wanted[place], (row, beside)
+        assert trained(registry, at(2))[0]["n_1d"] == answered(registry, at(2))[0]["n_1d"] == accepted, "all happened at one instant"
+        reasons = [one.reason for one in registry.push("orders", rows).rejected]
+        assert reasons[3] == "paid does not fit DECIMAL(10,2): '10.255'" and reasons[7] == "amount does not fit DOUBLE: 'much'"
+        sent = list(registry.rejected("orders"))[-len(bad) :]
+        assert [one.values["paid"] for one in sent[3:6]] == ["10.255", 10.255, "10.255"] and sent[0].values["cents"] == 1.5
+
+
+def test_a_row_of_a_csv_file_is_the_value_that_it_says_or_rejected(tmp_path: Path) -> None:
+    """Pushed, and scanned where it lies: an offset counts, and nothing is rounded."""
+    lines = ["customer,amount,cents,shop,bought_at,loaded_at", "ann,2,3,b,2024-03-01T05:01:00+05:00,", "ann,2,1.5,b,2024-03-01 00:01:00,"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines[:2]) + "\n")
+    (tmp_path / "bad.csv").write_text("\n".join((lines[0], lines[2])) + "\n")
+    with shop_of(tmp_path / "pushed").open() as registry:
+        assert main(["--root", str(tmp_path / "pushed"), "push", "orders", str(tmp_path / "rows.csv")]) == 0
+        assert main(["--root", str(tmp_path / "pushed"), "push", "orders", str(tmp_path / "bad.csv")]) == 3
+        assert [trained(registry, at(minute))[0]["n_1d"] for minute in (1, 2)] == [0, 1]
+    files = shop_of(tmp_path / "files", profile=f'[sources]\norders = "{tmp_path}/rows.csv"\n')
+    with files.open() as registry:
+        assert [trained(registry, at(minute))[0]["n_1d"] for minute in (1, 2)] == [0, 1]
+    broken = shop_of(tmp_path / "broken", profile=f'[sources]\norders = "{tmp_path}/bad.csv"\n')
+    with broken.open() as registry, pytest.raises(RejectedRowsError, match=r"1\.5"):
+        trained(registry, at(2))
 
 
 def test_rows_of_a_table_are_judged_one_by_one_and_its_types_as_a_whole(tmp_path: Path) -> None:
@@ -562,7 +618,12 @@ def test_rejected_rows_are_told_by_their_place_in_all_of_the_input_and_listed_la
     assert main(["--json", *command]) == 3
     told = json.loads(capsys.readouterr().out)
     assert (told["accepted"], [(one["row"], one["line"]) for one in told["rejected"]]) == (2, [(1, 3), (3, 5), (4, 7)])
-    assert main(command) == 3 and "line 7: amount does not fit DOUBLE" in capsys.readouterr().out
+    assert main(command) == 3 and "line 7: amount does not fit DOUBLE: 'much'" in capsys.readouterr().out
+    (tmp_path / "cut.jsonl").write_text("\n".join((good, good, good, good, "{")))
+    cut = ["--root", str(tmp_path), "push", "orders", str(tmp_path / "cut.jsonl")]
+    assert main(cut) == 3 and "line 5 is no JSON" in (told := capsys.readouterr().err)
+    assert "Lines 1 to 3 are taken in: mend it, then push from line 4 on." in told
+    assert main([*cut, "--id", "whole"]) == 3 and "Nothing was taken in" in capsys.readouterr().err
     assert main(["--root", str(tmp_path), "--json", "source", "rejected", "orders", "--limit", "4"]) == 0
     listed = json.loads(capsys.readouterr().out)["rejected"]
     assert [one["row"] for one in listed] == [0, 1, 1, 0] and {one["values"]["amount"] for one in listed} == {"much"}
@@ -585,7 +646,7 @@ def test_a_push_says_what_is_wrong_with_its_file_and_which_view_waits_for_a_run(
         found = told(name, content, 3)
         assert found.startswith(f"error: {tmp_path / name} cannot be read: ") and "source" not in found
     assert "item 1 is no row" in told("rows.json", b"[{}, 3]", 3) and "no JSON" in told("cut.json", b"[{", 3)
-    assert "line 1 is a list: write one object a line" in told("list.jsonl", b" [{}]", 3)
+    assert "line 1 is a list; write one object a line" in told("list.jsonl", b" [{}]", 3)
     row = json.dumps(order(1), default=str).encode()
     line = "\nrecent is not materialized: featreg materialize recent\n"
     assert told("row.jsonl", row, 0).endswith(line)

@@ -38,6 +38,20 @@ def test_nothing_logged_is_unknown_and_no_pass(tmp_path: Path) -> None:
     assert main(["--root", str(tmp_path), "parity", "model", "--from-log", "--exit-code"]) == 3
 
 
+def test_what_a_comparison_reads_is_served_to_nobody_and_a_log_is_compared_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shop = shop_of(tmp_path, AT_ONCE, ALL)
+    with shop.open() as registry:
+        feed(registry, [order(n) for n in range(10)])
+        logged = registry.parity_from_log("model").vectors
+        assert registry.parity("model").is_known and registry.parity_from_log("model").vectors == logged > 0
+    command = ["--root", str(tmp_path), "parity", "model", "--from-log"]
+    assert main([*command, "--sample", "5"]) == 2 and "Leave out --at and --sample" in capsys.readouterr().err
+    assert main([*command, "--plot", str(tmp_path / "p.txt")]) == 2 and not (tmp_path / "p.txt").exists()
+    page = tmp_path / "p.html"
+    assert main([*command, "--plot", str(page)]) == 0 and page.read_text().startswith("<!doctype")
+    assert f"wrote {page}" in capsys.readouterr().out
+
+
 def test_the_same_keys_are_logged_everywhere() -> None:
     keys = [{"customer": f"c{n}"} for n in range(2_000)]
     chosen = [is_sampled(key, 0.1) for key in keys]

@@ -108,7 +108,7 @@ def render_set(console: "Console", it: "SetExplanation") -> None:
     """The lookups, what is derived, and the program of every view that is read."""
     request = f", given {', '.join(f'{name} {kind}' for name, kind in it.request)}" if it.request else ""
     console.print(
-        f"[bold]{escape(it.set)}[/bold]  {len(it.columns)} features from {counted(len(it.lookups), 'lookup')}{escape(request)}",
+        f"[bold]{escape(it.set)}[/bold]  {counted(len(it.columns), 'feature')} from {counted(len(it.lookups), 'lookup')}{escape(request)}",
         soft_wrap=True,
     )
     _heading(console, "Lookups", "each is one backfill offline, two reads per key online")

@@ -110,7 +110,8 @@ def get(
         began = time.perf_counter()
         vectors = registry.online(name, rows, at=at, pin=pin)
         seconds = time.perf_counter() - began
-        views = {lookup.view: [name for _, name in lookup.features] for lookup in registry.reader().set_reader(name, pin).set.lookups}
+        views = {lookup.lookup.view: lookup for lookup in registry.reader().set_reader(name, pin).lookups}
+        commands = {one: _filled_by(registry, lookup.view, pin is not None) for one, lookup in views.items()}
     documents = [_vector_document(row, vector) for row, vector in zip(rows, vectors)]
 
     def render(console: "Console") -> None:
@@ -118,7 +119,7 @@ def get(
             render_vector(console, row, vector)
         if len(vectors) > 1:
             console.print(f"[dim]{len(vectors)} vectors in {seconds_text(seconds)}[/dim]")
-        for line in next_steps(views, vectors, pin is not None):
+        for line in next_steps({one: lookup.names for one, lookup in views.items()}, vectors, commands):
             console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
 
     show(settings, documents[0] if keys is None else documents, render)
@@ -127,7 +128,7 @@ def get(
 def parity(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", autocompletion=complete_names("sets"))],
-    sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many keys are compared.")] = 1000,
+    sample: Annotated[int | None, typer.Option("--sample", metavar="N", min=1, help="How many keys are compared; 1000.")] = None,
     at: AtOption = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Leave with 5 when a cell differs; late ones do not.")] = False,
     from_log: Annotated[bool, typer.Option("--from-log", help="Compare the vectors that were served and logged, and say why.")] = False,
@@ -140,13 +141,17 @@ def parity(
     began = time.perf_counter()
     if plot is not None and not from_log:
         raise UsageError("--plot draws what --from-log finds; give both.")
+    if plot is not None and plot.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--plot {plot}: the plot is a page. Call it FILE.html.")
+    if from_log and (at is not None or sample is not None):
+        raise UsageError("--from-log compares all that was logged, each vector as of its own instant.\n  Leave out --at and --sample.")
     if from_log:
         _parity_from_log(settings, name, exit_code, plot)
         return
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         say_if_compiling(settings, registry.profile.state)
         with progress(settings, "comparing") as advance:
-            result = registry.parity(name, sample=sample, at=at, progress=advance)
+            result = registry.parity(name, sample=sample or 1000, at=at, progress=advance)
     seconds = time.perf_counter() - began
 
     document = vars(result) | {"at": format_instant(result.at), "known": result.is_known, "seconds": round(seconds, 3)}
@@ -181,6 +186,8 @@ def _parity_from_log(settings: Settings, name: str, exit_code: bool, plot: Path 
                 for one in found.examples
             )
             console.print(add_rows(made, cells))
+        if plot is not None:
+            console.print(f"[green]wrote[/green] {escape(str(plot))}", soft_wrap=True)
 
     examples = [vars(one) | {"as_of": format_instant(one.as_of)} for one in found.examples]
     document = vars(found) | {"causes": found.causes, "agreeing": found.agreeing, "known": found.is_known, "examples": examples}
@@ -309,18 +316,25 @@ def render_vector(console: "Console", row: Mapping[str, Any], vector: "Vector") 
     )
 
 
-def next_steps(views: Mapping[str, Sequence[str]], vectors: "Sequence[Vector]", is_pinned: bool) -> list[str]:
-    """What makes views answer that are missing or stale, a line for each.  views: the set's features of each view."""
+def next_steps(views: Mapping[str, Sequence[str]], vectors: "Sequence[Vector]", commands: Mapping[str, str]) -> list[str]:
+    """What makes views answer that are missing or stale, a line for each.  views: the set's features of each · commands: what fills it."""
     lines = []
     for view, features in views.items():
         said = {vector.status[name] for vector in vectors for name in features}
-        command = "featreg materialize" if is_pinned else f"featreg materialize {view}"
         if "missing" in said:
-            lines.append(not_filled(view, command))
+            lines.append(not_filled(view, commands[view]))
         elif "stale" in said:
             until = next((instant for vector in vectors if (instant := vector.watermark.get(view)) is not None), None)
-            lines.append(f"{view} is stale, it has what came until {_instant(until)}: {command}")
+            lines.append(f"{view} is stale, it has what came until {_instant(until)}: {commands[view]}")
     return lines
+
+
+def _filled_by(registry: "Registry", view: "CompiledView", is_pinned: bool) -> str:
+    """The command that fills a view, or makes it current: a push where its rows come by nothing else."""
+    source = view.scan.source
+    if source.stream_mode is not None and source.name not in registry.profile.sources:
+        return f"featreg push {source.name} FILE"
+    return "featreg materialize" if is_pinned else f"featreg materialize {view.name}"
 
 
 def not_filled(view: str, command: str) -> str:

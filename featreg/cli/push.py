@@ -53,6 +53,8 @@ def push(
     settings: Settings = context.obj
     if format not in _ENDINGS:
         raise UsageError(f"--format {format} is not read here. It is one of: {', '.join(_ENDINGS)}.")
+    if file != "-" and not Path(file).exists():
+        raise DataError(f"there is no file {file}.")
     with featreg.open(settings.repository, profile=settings.profile) as registry:
         say_if_compiling(settings, registry.profile.state)
         portions = list(_pushed(registry, source, file, id, format))
@@ -87,10 +89,8 @@ def _push_file(registry: "Registry", source: str, file: Path, id: str | None, ca
     from featreg.engines.duckdb import reader_of
 
     called = called or str(file)
-    if not file.is_file():
-        raise DataError(f"there is no file {called}.")
-    if reader_of(file.name) is None:
-        raise UsageError(f"{called} is no Parquet, CSV or JSON file by its ending.\n  Name it so; or give it on stdin, with --format.")
+    if reader_of(file.name) is None or not file.is_file():
+        raise UsageError(f"{called} is no Parquet, CSV or JSON file by its ending.\n  Name it so; or give it on stdin (-), with --format.")
     pusher = registry.pusher(source)  # a wrong name is told before the file is read
     try:
         relation = registry.engine.location(source, {"path": [str(file.resolve())]}, registry.root)
@@ -114,22 +114,28 @@ def _list(file: str, text: bytes) -> list[Any]:
 
 def _push_lines(registry: "Registry", source: str, lines: Any, id: str | None) -> Iterator[Portion]:
     """Push what comes in portions as it comes; with an id all of it is one push."""
-    numbered = enumerate(lines, 1)
+    numbered, taken = enumerate(lines, 1), 0
     while portion := list(islice(numbered, None if id is not None else LINES_A_PUSH)):
-        rows = {number: _row(number, line) for number, line in portion if line.strip()}
+        rows = {number: _row(number, line, taken) for number, line in portion if line.strip()}
         yield Portion(registry.push(source, list(rows.values()), id), len(rows), list(rows))
+        taken = portion[-1][0]
 
 
-def _row(number: int, line: bytes) -> dict[str, Any]:
+def _row(number: int, line: bytes, taken: int) -> dict[str, Any]:
+    """The row of a line.  taken: up to which line they are taken in.  Raises: DataError that says so."""
     try:
         row = json.loads(line)
     except ValueError as error:  # JSON's and UTF-8's errors both are
-        before = "The portions before it are taken in; give each row a line of its own."
-        raise DataError(f"line {number} is no JSON: {error}.\n  {before}") from None
-    if not isinstance(row, dict):
-        what = "a list" if isinstance(row, list) else "no object"
-        raise DataError(f"line {number} is {what}: write one object a line, column -> value.")
-    return row
+        row, told = None, f"no JSON: {error}"
+    else:
+        told = "a list" if isinstance(row, list) else "no object"
+    if isinstance(row, dict):
+        return row
+    if taken:
+        remedy = f"Lines 1 to {taken:,} are taken in: mend it, then push from line {taken + 1:,} on.  With --id all lines are one push."
+    else:
+        remedy = "Nothing was taken in: mend it, then push again."
+    raise DataError(f"line {number:,} is {told}; write one object a line, column -> value.\n  {remedy}")
 
 
 def _tell(settings: Settings, source: str, portions: Sequence[Portion], unfilled: Sequence[str]) -> None:

@@ -99,7 +99,8 @@ def retire(
         told = f"{escape(feature)} goes on {format_instant(found.on)}" if found else f"{escape(feature)} stays"
         console.print(f"[green]noted[/green]  {told}", soft_wrap=True)
 
-    show(settings, vars(found) if found else {"feature": feature, "on": None}, render)
+    times = {"on": format_instant(found.on), "at": format_instant(found.at)} if found else {"on": None}
+    show(settings, {"feature": feature, **(vars(found) if found else {}), **times}, render)
 
 
 def rollback(

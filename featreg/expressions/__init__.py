@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from featreg.expressions.canonical_form import LANGUAGE_SEMANTICS, meaning
     from featreg.expressions.check import analyze
-    from featreg.expressions.duckdb_sql import clean_double, duckdb_overflow, duckdb_text
+    from featreg.expressions.duckdb_sql import clean_double, duckdb_overflow, duckdb_text, instant_of_text
     from featreg.expressions.finish import FinishProgram, compile_finish
     from featreg.expressions.finish_loop import run_finish
     from featreg.expressions.parse import Dialect, references
@@ -29,6 +29,7 @@ _HOMES = {
     "compile_finish": "finish",
     "duckdb_overflow": "duckdb_sql",
     "duckdb_text": "duckdb_sql",
+    "instant_of_text": "duckdb_sql",
     "meaning": "canonical_form",
     "references": "parse",
     "run_finish": "finish_loop",
@@ -45,6 +46,7 @@ __all__ = [
     "compile_finish",
     "duckdb_overflow",
     "duckdb_text",
+    "instant_of_text",
     "meaning",
     "references",
     "run_finish",

@@ -128,10 +128,15 @@ def _cast_text(node: Cast, value: str) -> str:
     source, target = node.value.type, node.type
     if source == DOUBLE and target == VARCHAR:
         return f"CASE WHEN isnan({value}) THEN 'nan' ELSE CAST({value} + 0e0 AS VARCHAR) END"
-    if source == VARCHAR and target == TIMESTAMP:  # zoned text is converted to UTC, where DuckDB's own cast drops the zone
-        return f"TRY(make_timestamp(epoch_us(TRY_CAST({value} AS TIMESTAMP WITH TIME ZONE))))"
+    if source == VARCHAR and target == TIMESTAMP:
+        return instant_of_text(value)
     text = f"{'TRY_CAST' if cast_can_fail(source, target) else 'CAST'}({value} AS {target})"
     return f"({text} + 0e0)" if source == VARCHAR and target == DOUBLE else text
+
+
+def instant_of_text(text: str) -> str:
+    """A text as TIMESTAMP, NULL for what is none: a zone counts, where DuckDB's own cast drops it; without one it is UTC."""
+    return f"TRY(make_timestamp(epoch_us(TRY_CAST({text} AS TIMESTAMP WITH TIME ZONE))))"
 
 
 def _any(conditions: list[str | None]) -> str | None:

@@ -12,7 +12,7 @@ from featreg.compile.compiled import CompiledView, Input
 from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.errors import DataError, did_you_mean
-from featreg.expressions import clean_double, duckdb_overflow, duckdb_text
+from featreg.expressions import clean_double, duckdb_overflow, duckdb_text, instant_of_text
 from featreg.plan.relation import ARRIVED, MARKED, Relation, quote
 from featreg.vocabulary import DataType
 
@@ -69,9 +69,7 @@ def read_columns(source: EventSource, relation: Relation) -> dict[str, SourceCol
 def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColumn | None:
     wide = duckdb_type(declared)
     if loose and found == "VARCHAR" and declared.name != "VARCHAR":
-        column = _tried(text, str(declared), wide)
-        fine = f"regexp_matches({text}, '[.][0-9]{{6}}[0-9]*[1-9]')" if declared.name == "TIMESTAMP" else None
-        return SourceColumn(column.text, column.misfit, fine)
+        return _read_text(text, declared, wide)
     match declared.name:
         case "BIGINT":
             return (
@@ -91,7 +89,7 @@ def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColum
         case "DECIMAL":
             if found == str(declared):
                 return SourceColumn(text)
-            return _tried(text, wide, wide) if found.startswith("DECIMAL") or found in _INTEGERS else None
+            return _tried(text, wide, wide, found) if found.startswith("DECIMAL") or found in _INTEGERS else None
         case "BOOLEAN":
             return SourceColumn(text) if found == "BOOLEAN" else None
         case "VARCHAR":
@@ -117,9 +115,27 @@ def _read(text: str, found: str, declared: DataType, loose: bool) -> SourceColum
     return None
 
 
-def _tried(text: str, declared: str, wide: str) -> SourceColumn:
+def _read_text(text: str, declared: DataType, wide: str) -> SourceColumn:
+    """Where a file carries no types: the text as the declared type, when it is one to the last digit."""
+    match declared.name:
+        case "TIMESTAMP":
+            instant = instant_of_text(text)
+            return SourceColumn(instant, f"{text} IS NOT NULL AND {instant} IS NULL", f"regexp_matches({text}, '[.][0-9]{{6}}[0-9]*[1-9]')")
+        case "DATE":
+            day = f"TRY_CAST({text} AS DATE)"
+            return SourceColumn(day, f"{text} IS NOT NULL AND ({day} IS NULL OR {day}::TIMESTAMP IS DISTINCT FROM {instant_of_text(text)})")
+        case "BIGINT" | "INTEGER":
+            return _tried(text, str(declared), wide, "DECIMAL(38,18)")
+        case "DECIMAL":
+            return _tried(text, str(declared), wide, f"DECIMAL(38,{38 - declared.precision + declared.scale})")
+    return _tried(text, str(declared), wide)
+
+
+def _tried(text: str, declared: str, wide: str, finest: str | None = None) -> SourceColumn:
+    """What can be cast.  finest: a type that keeps every digit; a value that is another one as declared does not fit."""
     tried = f"TRY_CAST({text} AS {declared})"
-    return SourceColumn(tried if declared == wide else f"{tried}::{wide}", f"{text} IS NOT NULL AND {tried} IS NULL")
+    rounded = "" if finest is None else f" OR TRY_CAST({tried} AS {finest}) IS DISTINCT FROM TRY_CAST({text} AS {finest})"
+    return SourceColumn(tried if declared == wide else f"{tried}::{wide}", f"{text} IS NOT NULL AND ({tried} IS NULL{rounded})")
 
 
 @dataclass(frozen=True)

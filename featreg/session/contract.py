@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from numbers import Number
 from typing import Any
 
@@ -20,7 +21,6 @@ from featreg.compile.program import SweepProgram
 from featreg.define import EventSource
 from featreg.engines.duckdb import Warm
 from featreg.errors import DataError, UsageError
-from featreg.instants import parse_instant
 from featreg.plan.relation import Relation
 from featreg.plan.scan_sql import VERDICT, VISIBLE, check_sql
 from featreg.session.tables import table_of_frame
@@ -40,6 +40,8 @@ _FITS = {  # what a column of dicts may be as a whole; texts are tried as in a J
     "DATE": (pa.types.is_date,),
 }
 _FORMS = {"TIMESTAMP": "2013-06-30T21:00:00Z", "DATE": "2013-06-30"}
+_NUMBERS = ("BIGINT", "INTEGER", "DOUBLE", "FLOAT", "DECIMAL")
+_MOST_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,16 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Given:
-    """Rows as they came, in columns.  loose: texts stand for other types, as in CSV and JSON.  numbers: of the rows in what was given."""
+    """Rows as they came, in columns.
+
+    loose: texts stand for other types, as in CSV and JSON · numbers: of the rows in what was given · sent: all of that, where it was dicts.
+    """
 
     table: pa.Table
     loose: bool
     numbers: np.ndarray
     rejected: tuple[Rejected, ...] = ()
+    sent: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,26 +145,29 @@ def _given_dicts(rows: Sequence[Mapping[str, Any]], source: EventSource) -> Give
     for name, kind in source.columns:
         array = _whole(columns[name], kind)
         if array is None:
-            values = []
+            texts: list[str | None] = []
             for n, value in enumerate(columns[name]):
                 try:
-                    values.append(None if value is None else _one(value, kind))
-                except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError, UsageError):
+                    texts.append(None if value is None else _text(value, kind))
+                except (TypeError, ValueError):
                     form = f"; write it as {_FORMS[kind.name]}" if kind.name in _FORMS else ""
-                    wrong.setdefault(n, f"{name} does not fit {kind}: {value!r} is a {type(value).__name__}{form}")
-                    values.append(None)
-            array = pa.array(values, arrow_type(kind))
+                    wrong.setdefault(n, f"{name} does not fit {kind}: {_shown(value)} is of type {type(value).__name__}{form}")
+                    texts.append(None)
+            array = pa.array(texts, pa.string())
         arrays[name] = array
     table, numbers = pa.table(arrays), np.arange(len(rows))
     if not wrong:
-        return Given(table, True, numbers)
+        return Given(table, True, numbers, sent=rows)
     good = np.setdiff1d(numbers, list(wrong))
     rejected = tuple(Rejected(row, reason, rows[row]) for row, reason in sorted(wrong.items()))
-    return Given(table.take(pa.array(good)), True, good, rejected)
+    return Given(table.take(pa.array(good)), True, good, rejected, rows)
 
 
 def _whole(values: list, kind: DataType) -> pa.Array | None:
-    """The column at once; None when its values have to be looked at one by one."""
+    """The column at once; None when its values have to be looked at one by one, as where Arrow would take a number for an instant."""
+    types = set(map(type, values))
+    if (bool in types and kind.name != "BOOLEAN") or (kind.name in _FORMS and any(issubclass(one, Number) for one in types)):
+        return None
     try:
         array = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, OverflowError):
@@ -168,18 +177,28 @@ def _whole(values: list, kind: DataType) -> pa.Array | None:
     return array if pa.types.is_string(array.type) or any(fits(array.type) for fits in _FITS[kind.name]) else None
 
 
-def _one(value: Any, kind: DataType) -> Any:
-    """A value of the declared type.  Raises for one that is none: a bare number is no time, for nothing says if it counts seconds."""
-    if kind.name in _FORMS and isinstance(value, Number):
-        raise TypeError
-    if isinstance(value, str) and kind.name == "TIMESTAMP":
-        return parse_instant(value)
-    if isinstance(value, str) and kind.name == "DATE":
-        return date.fromisoformat(value)
-    is_whole = kind.name in ("BIGINT", "INTEGER")
-    if isinstance(value, bool) != (kind.name == "BOOLEAN") or isinstance(value, bytes) or (is_whole and not isinstance(value, int)):
-        raise TypeError
-    return pa.scalar(value, arrow_type(kind)).as_py()
+def _text(value: Any, kind: DataType) -> str:
+    """The text that is then tried as the declared type, as any text is, so that no row is judged by those beside it.
+
+    Raises: TypeError, ValueError for what can be no such value: a bare number is no time, for nothing says if it counts seconds.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        value.encode()  # not half a surrogate pair
+        return value
+    if kind.name in _FORMS and isinstance(value, date):
+        return value.isoformat()
+    if kind.name == "BOOLEAN" and isinstance(value, bool):
+        return str(value)
+    if kind.name in _NUMBERS and isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
 
 
 class Checker:
@@ -192,6 +211,7 @@ class Checker:
         self.warm, self.source, self.readers = warm, source, readers
         self._known: dict[tuple[str, bool], tuple[str, list[str]]] = {}
         self.fields = [pa.field(name, arrow_type(kind.widened)) for name, kind in source.columns]
+        self.misfits = {f"{name} does not fit {kind}": name.lower() for name, kind in source.columns}
 
     def check(self, given: Given) -> Checked:
         """Raises: DataError when a declared column is not there, or is of a type that cannot be read as the declared one."""
@@ -206,12 +226,20 @@ class Checker:
         table = judged.select([name for name, _ in self.source.columns])
         if verdicts.any():
             bad = np.flatnonzero(verdicts)
-            rows = given.table.take(pa.array(bad)).to_pylist()
-            found = [Rejected(int(given.numbers[n]), reasons[verdicts[n] - 1], row) for n, row in zip(bad, rows)]
+            numbers = given.numbers[bad].tolist()
+            rows = given.table.take(pa.array(bad)).to_pylist() if given.sent is None else [given.sent[n] for n in numbers]
+            found = [Rejected(n, self._why(reasons[verdict - 1], row), row) for n, verdict, row in zip(numbers, verdicts[bad], rows)]
             rejected = tuple(sorted((*rejected, *found), key=lambda one: one.row))
             good = pa.array(np.flatnonzero(verdicts == 0))
             table, visible = table.take(good), visible.take(good)
         return Checked(table.cast(pa.schema([self._field(table, one) for one in self.fields])), visible.to_numpy(), rejected)
+
+    def _why(self, reason: str, row: Mapping[str, Any]) -> str:
+        """The reason, with the value that does not fit."""
+        if reason not in self.misfits:
+            return reason
+        value = next(value for name, value in row.items() if isinstance(name, str) and name.lower() == self.misfits[reason])
+        return f"{reason}: {_shown(value)}"
 
     def _field(self, table: pa.Table, wanted: pa.Field) -> pa.Field:
         """Instants travel without a zone, as DuckDB writes them."""

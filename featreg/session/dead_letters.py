@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,17 @@ class DeadLetters:
 
 def _as_json(value: Any) -> Any:
     """A value as a dead letter holds it."""
-    if isinstance(value, str):
-        return value if value.isascii() or not any(0xD800 <= ord(one) < 0xE000 for one in value) else repr(value)
-    return value if value is None or isinstance(value, (bool, int)) else repr(value)
+    match value:
+        case str():
+            return value if value.isascii() or not any(0xD800 <= ord(one) < 0xE000 for one in value) else repr(value)
+        case None | bool() | int():
+            return value
+        case float() if isfinite(value):
+            return value
+        case Decimal():
+            return str(value)
+        case datetime():
+            return (value.astimezone(UTC) if value.tzinfo else value).isoformat().replace("+00:00", "Z")
+        case date():
+            return value.isoformat()
+    return repr(value)

@@ -60,18 +60,25 @@ class OnlineReader:
     def read(
         self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], at: int | None, pin: str | None = None
     ) -> Vector | Vectors:
+        """Answer, and log what was served where the profile asks for it."""
         as_of = time.time_ns() // 1000 if at is None else at
         if not isinstance(keys, Mapping):
             keys = list(keys)
+        reader, answer = self.answer(name, keys, as_of, pin)
+        if self.serve_log is not None and (keys or isinstance(keys, Mapping)):
+            self._log(reader, name, pin, keys, answer, as_of)
+        return answer
+
+    def answer(
+        self, name: str, keys: Mapping[str, Any] | Sequence[Mapping[str, Any]], as_of: int, pin: str | None = None
+    ) -> "tuple[SetReader, Vector | Vectors]":
         while True:
             reader = self.set_reader(name, pin)
             if not keys and not isinstance(keys, Mapping):
-                return no_vectors(reader.set.columns)
+                return reader, no_vectors(reader.set.columns)
             answer = reader.read_one(keys, as_of, self.stamp) if isinstance(keys, Mapping) else reader.read(keys, as_of, self.stamp)
             if answer is not None:
-                if self.serve_log is not None:
-                    self._log(reader, name, pin, keys, answer, as_of)
-                return answer
+                return reader, answer
             self.look_again()
 
     def look_again(self) -> None:

@@ -52,12 +52,18 @@ class Gathering:
         pools = self._one_pool(program, found)
         assert self._met == len(self.row_met), f"{self._met} of {len(self.row_met)} spine rows were met"
 
-        def put_in_order(column: int) -> None:
-            for values in (self.results.words[column], self.results.valid[column]):
-                _scatter(values.copy(), self.row_met, values)
+        threads, columns = max(1, threads), range(len(program.columns))
 
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            list(pool.map(put_in_order, range(len(program.columns))))
+        def put_in_order(some: range) -> None:
+            rows = len(self.row_met)
+            rooms = [np.empty(rows, kind) for kind in (np.int64, np.uint8)]  # for all columns: fresh pages for each cost more
+            for column in some:
+                for room, values in zip(rooms, (self.results.words[column], self.results.valid[column])):
+                    room[:] = values
+                    _scatter(room, self.row_met, values)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(put_in_order, (columns[first::threads] for first in range(threads))))
         return pools
 
     def _one_pool(self, program: SweepProgram, found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray]:

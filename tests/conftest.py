@@ -37,19 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
-        config.option.dist = "loadgroup"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, all that runs on Spark goes to one process: a session is begun once."""
-    for item in items:
-        if "spark" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("spark"))
-
-
 def pytest_report_header(config: pytest.Config) -> str:
     return f"worlds: --worlds {config.getoption('--worlds')} --world-seed {config.getoption('--world-seed')}"
 

@@ -106,8 +106,10 @@ class LmdbStore:
     def gather(self, parts: Sequence[Keys], take: Take) -> None:
         """As in `Store`.  Each value is copied once, out of LMDB's pages: two thirds of what `get` takes for values of some KB."""
 
+        names = [part.listed() for part in parts]
+
         def join(transaction: lmdb.Transaction[bytes]) -> list[tuple[bytearray, np.ndarray]]:
-            found = [self._records.get(transaction, part.listed(), b"") for part in parts]
+            found = [self._records.get(transaction, keys, b"") for keys in names]
             return [(bytearray().join(values), starts_of(values)) for values in found]
 
         for number, (values, starts) in enumerate(self._read(join, buffers=True)):

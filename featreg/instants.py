@@ -134,10 +134,15 @@ def parse_instant(value: str | int | datetime) -> int:
     return (zoned - _EPOCH) // timedelta(microseconds=1)
 
 
+def iso_text(moment: datetime) -> str:
+    """ISO 8601, where there is a zone in UTC with Z."""
+    return (moment.astimezone(UTC) if moment.tzinfo else moment).isoformat().replace("+00:00", "Z")
+
+
 def format_instant(instant: int) -> str:
     """ISO 8601 with Z; an instant outside the calendar is given as microseconds."""
     try:
-        return (_EPOCH + timedelta(microseconds=instant)).isoformat().replace("+00:00", "Z")
+        return iso_text(_EPOCH + timedelta(microseconds=instant))
     except OverflowError:
         return f"{instant}us"
 

@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from featreg.errors import DataError, UsageError
-from featreg.instants import parse_instant
+from featreg.instants import iso_text, parse_instant
 from featreg.vocabulary import DataType, list_of, map_of, parse_type
 
 Convert = Callable[[Any], Any]
@@ -37,7 +37,7 @@ def instant_text(micros: int | None) -> str | None:
     """ISO 8601 with Z."""
     if micros is None:
         return None
-    return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
+    return iso_text(_EPOCH + timedelta(microseconds=micros))
 
 
 def instant_of(text: str | None) -> int | None:
@@ -101,7 +101,7 @@ def plain(value: Any) -> Any:
         case Decimal():
             return str(value)
         case datetime():
-            return (value.astimezone(UTC) if value.tzinfo else value).isoformat().replace("+00:00", "Z")
+            return iso_text(value)
         case date():
             return value.isoformat()
     as_python = getattr(value, "item", None)  # a NumPy scalar

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from featreg.instants import iso_text
 from featreg.registry.events import EventPlane
 from featreg.session.contract import Rejected
 
@@ -63,7 +64,7 @@ def _as_json(value: Any) -> Any:
         case Decimal():
             return str(value)
         case datetime():
-            return (value.astimezone(UTC) if value.tzinfo else value).isoformat().replace("+00:00", "Z")
+            return iso_text(value)
         case date():
             return value.isoformat()
     return repr(value)

@@ -176,8 +176,10 @@ class SparkRunFinder(RunFinder):
 
 
 def frames_of(spark: Spark, profile: Profile, read: Sequence[tuple[EventSource, Sequence[str]]]) -> "dict[str, DataFrame] | None":
-    """The rows of some files of each source, by its name; None unless Spark alone reads all of them, and knows the files, and no log is
-    beside them.  Of a source that is there twice, those of the fewer files."""
+    """The rows of some files of each source, by its name; of a source that is there twice, those of the fewer files.
+
+    None unless Spark alone reads all of them and knows the files, and no log is beside them.
+    """
     frames: dict[str, DataFrame] = {}
     for source, files in sorted(read, key=lambda one: -len(one[1])):
         location = profile.sources.get(source.name)

@@ -146,9 +146,8 @@ def _run(
         covered = files_cover(finder, view, [*taken.known, *taken.new], state.batched, to, time.time_ns() // 1000)
         part = plan_log(finder, profile, view, has_log, state, covered)
         comes_late = asked == state.watermark and taken.new and not taken.counts_anew  # files that no run has read
-        is_there = state.watermark is not None and asked <= state.watermark and not comes_late
-        if is_there and not part.is_new and covered == state.covered:
-            assert state.watermark is not None
+        has_more = part.is_new or comes_late or covered != state.covered
+        if state.watermark is not None and asked <= state.watermark and not has_more:
             note = f"nothing to do: the store is at {format_instant(state.watermark)}, and a store never rewinds"
             return Receipt(view.name, 0, 0, 0, 0, state.watermark, time.perf_counter() - began, 0, note)
         s = max(view.cadence.cutoff(to - profile.replay), state.s if state.s is not None else NEVER)

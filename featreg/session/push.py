@@ -20,7 +20,7 @@ from featreg.compile.program import build_program
 from featreg.define import EventSource
 from featreg.define.source import LOG
 from featreg.engines.duckdb import Warm
-from featreg.errors import RefusedError, StoreError, UsageError, did_you_mean
+from featreg.errors import RefusedError, StoreError, UsageError
 from featreg.instants import NEVER, format_instant
 from featreg.plan.relation import ARRIVED
 from featreg.registry.push_log import PushLog
@@ -31,6 +31,7 @@ from featreg.session.feed import Feed, targets_of
 from featreg.session.keys import STAMP_KEY
 from featreg.session.push_ids import Known, PushIds
 from featreg.session.pushed_rows import record_groups
+from featreg.session.registry import find_source
 from featreg.session.serving import groups_to_fill, read_serving, serve_newest, set_filled
 from featreg.session.store import open_store
 from featreg.stores.lease import Lease
@@ -115,10 +116,7 @@ class Pusher:
         return [name for name, view in views if view.scan.source.name == self.name and not serving.groups(view)]
 
     def _source(self) -> EventSource:
-        sources = self.registry.applied().compiled.sources
-        if self.name not in sources:
-            raise UsageError(f"there is no source '{self.name}'.\n  {did_you_mean(self.name, sources, 'Applied are')}")
-        source = sources[self.name]
+        source = find_source(self.registry.applied().compiled, self.name)
         if source.stream_mode is None and self.name in self.registry.profile.sources:
             raise UsageError(
                 f"source '{self.name}' has files, and does not say how pushed rows and files meet.\n"

@@ -23,6 +23,7 @@ from featreg.session.profile import Profile, read_profile
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from featreg.define import EventSource
     from featreg.engines.duckdb import DuckDB
     from featreg.engines.spark import Spark
     from featreg.registry.kept import KeptSnapshot, KeptTrainingSet
@@ -579,9 +580,7 @@ class Registry:
 
     def rejected(self, source: str) -> "Iterator[DeadLetter]":
         """The rows pushed to a source that were not taken in, oldest first, each with its reason.  Raises: UsageError."""
-        sources = self.applied().compiled.sources
-        if source not in sources:
-            raise UsageError(f"there is no source '{source}'.\n  {did_you_mean(source, sources, 'Applied are')}")
+        find_source(self.applied().compiled, source)
         from featreg.session.dead_letters import DeadLetters
 
         return DeadLetters(self.profile.push_path(source)).read()
@@ -631,6 +630,13 @@ def _find(known: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in known:
         raise UsageError(f"there is no {what} '{name}'.\n  {did_you_mean(name, known, 'There are')}")
     return known[name]
+
+
+def find_source(compiled: Compiled, name: str) -> "EventSource":
+    """A source that is applied.  Raises: UsageError."""
+    if name not in compiled.sources:
+        raise UsageError(f"there is no source '{name}'.\n  {did_you_mean(name, compiled.sources, 'Applied are')}")
+    return compiled.sources[name]
 
 
 def find_set(compiled: Compiled, name: str) -> Any:

@@ -50,13 +50,14 @@ class Records:
             names = list(map(stored_key, keys))
         values = list(map(transaction.get, names, repeat(default)))
         if self.full in map(len, filter(None, values)):
-            values = [self._whole(transaction, *row) if row[1] and len(row[1]) == self.full else row[1] for row in zip(names, values)]
+            for place, value in enumerate(values):
+                if value is not None and len(value) == self.full:
+                    values[place] = self._whole(transaction, names[place], value)
         return values if names is keys else [value if value is None else _read_row(name, value)[1] for name, value in zip(names, values)]
 
-    def _whole(self, transaction: Transaction, name: bytes, value: bytes | None) -> bytes | None:
-        if value is None or len(value) != self.full:
-            return value
-        pieces = [value]
+    def _whole(self, transaction: Transaction, name: bytes, first: bytes) -> bytes:
+        """The value whose first piece is full."""
+        pieces = [first]
         while len(pieces[-1]) == self.full and (piece := transaction.get(_piece(name, len(pieces)))) is not None:
             pieces.append(piece)
         return b"".join(pieces)
@@ -120,8 +121,9 @@ class Records:
                     together = []
                 if not name.startswith(head):
                     break
-                value = self._whole(transaction, name, cursor.value())
-                assert value is not None
+                value = cursor.value()
+                if len(value) == self.full:
+                    value = self._whole(transaction, name, value)
                 is_there = cursor.next()
                 key, plain = _read_row(name, value)
                 if key < first or not key.startswith(prefix):

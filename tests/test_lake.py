@@ -16,6 +16,8 @@ from featreg.cli import main
 from featreg.errors import CoverageError, DataError, RefusedError
 from tests import content_reference as reference
 from tests.shop import REALTIME_SHOP, Shop, at, order, order_table, spine_of
+from tests.test_spark import SPARK
+from tests.test_spark_runs import facts, keys_of
 
 FAMILIES = {
     "customer": "string", "amount": "double", "cents": "integer", "shop": "string", "bought_at": "timestamp", "loaded_at": "timestamp",
@@ -226,6 +228,32 @@ def test_it_is_materialized_version_by_version(lake, tmp_path):
             registry.materialize(to=at(1440 * 3))
         registry.materialize(to=at(1440 * 3), rebuild=True)
         assert not registry.parity("model").differing
+
+
+def test_spark_reads_a_version_as_duckdb_does(lake, tmp_path):
+    """The same values, receipts and bytes in the store, rows that came late in a newer version and what a snapshot pins included."""
+    shop = shop_on(lake, tmp_path)
+    settings = lake.settings.replace("lake/orders", f"{tmp_path}/lake/orders")
+    other = Shop(tmp_path / "spark", REALTIME_SHOP, f"{SPARK}[sources]\norders = {{ {settings} }}\n").applied()
+    with shop.open() as registry, other.open() as by_spark:
+        for to, rows in ((2880, []), (2940, [order(2, "bob", amount=5.0, shop="b"), order(2885, shop="a b:c/ü")])):
+            lake.append(order_table(rows))
+            ran = facts(by_spark.materialize(to=at(to)))
+            assert ran == facts(registry.materialize(to=at(to)))
+            assert trained(by_spark).to_arrow().equals(trained(registry).to_arrow())
+            assert by_spark.parity("model").cells and not by_spark.parity("model").differing
+        assert ran[0][1:4] == (2, 2, 1) and keys_of(other) == keys_of(shop)
+        taken = by_spark.snapshot("orders")
+        assert taken.snapshot.numbers.listed() == by_loop(lake.rows())
+        written = trained(by_spark)
+        written.write(tmp_path / "train")
+        values = written.to_arrow()
+        lake.compact()
+        lake.append(order_table([order(1440)]))
+        assert trained(by_spark, snapshot=taken.id).to_arrow().equals(values)
+        assert written.manifest["snapshots"] == {"orders": taken.id} and by_spark.reproduce(written.manifest["id"]).identical
+        with pytest.raises(RefusedError):
+            by_spark.materialize(to=at(3000))
 
 
 def test_columns_that_came_later_are_null_before(lake, tmp_path):

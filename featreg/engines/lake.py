@@ -1,7 +1,7 @@
 """List the Parquet files of a Delta or Iceberg table at one of its versions, and refuse what those files alone do not say.
 
-The table's own library reads its log; the files are then read like any others.  A table whose rows are not just the rows of its
-files by the names of their columns (deletion vectors, delete files, renamed columns) is an error, never a wrong answer.
+The table's own library reads its log; the files are then read like any others, by either engine.  A table whose rows are not just
+those of its files by the names of their columns (deletion vectors, delete files, renamed columns) is an error, never a wrong answer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,8 +18,11 @@ LIBRARIES = {"delta": "deltalake", "iceberg": "pyiceberg"}
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _HIVE_TYPES = {"integer": "INTEGER", "long": "BIGINT", "short": "SMALLINT", "byte": "TINYINT", "boolean": "BOOLEAN", "date": "DATE",
                "double": "DOUBLE", "float": "FLOAT", "timestamp": "TIMESTAMPTZ", "timestamp_ntz": "TIMESTAMP"}  # fmt: skip
-
 _AS_TEXT = ("string", "integer", "long", "short", "byte", "boolean", "date")  # types whose values have one spelling
+_BY_SPARK = (
+    'With engine = "spark" the table may be read by the format\'s own reader there: give its path as a URI (file:///..., s3a://...), '
+    'or { table = "catalog.shop.orders" } alone.'
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,14 @@ def lake_format(settings: Mapping[str, Any]) -> str | None:
 
 
 def is_here(settings: Mapping[str, Any]) -> bool:
-    """Whether this process can list such a table: its library is installed, and its files are on this machine as far as is told."""
+    """Whether this process can list such a table: its library is installed, and it is at a path, or in a catalog that is told.
+
+    A table at a URI, or one that is named without a catalog, is for Spark's own reader of the format.
+    """
     kind = lake_format(settings)
-    return kind is not None and find_spec(LIBRARIES[kind]) is not None and "://" not in str(settings.get("path", ""))
+    if kind is None or find_spec(LIBRARIES[kind]) is None:
+        return False
+    return "catalog" in settings if "table" in settings else "://" not in str(settings.get("path", ""))
 
 
 def table_version(source: str, settings: Mapping[str, Any], root: Path) -> TableVersion:
@@ -207,8 +215,7 @@ def _local(source: str, path: Any, base: Path) -> Path:
     bare = path.removeprefix("file://")
     if "://" in bare:
         raise DataError(
-            f"source '{source}': {path} is not on this machine.\n"
-            '  DuckDB reads a table whose files it sees; for one in a cluster use a profile with engine = "spark".'
+            f"source '{source}': {path} is not on this machine, where featreg reads a table's Parquet files.\n  {_BY_SPARK}"
         )
     return Path(bare) if Path(bare).is_absolute() else base / bare
 
@@ -219,6 +226,5 @@ def _shown(path: Path, root: Path) -> str:
 
 def _unlike(source: str, what: str, remedy: str) -> DataError:
     return DataError(
-        f"source '{source}': {what}; featreg reads a table's Parquet files as they stand.\n  {remedy} A profile with "
-        'engine = "spark" reads such a table too.'
+        f"source '{source}': {what}; featreg reads a table's Parquet files as they stand.\n  {remedy} {_BY_SPARK}"
     )

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from featreg.engines.duckdb import DuckDB, widest
 from featreg.engines.java import use_java
 from featreg.engines.kept import to_bytes
+from featreg.engines.lake import is_here
 from featreg.engines.pieces import Piece, cut, in_paths
 from featreg.engines.spread import Split, Spread
 from featreg.engines.worker import ROWS, Checked, Held, InFiles, Task, error_of, told_in, versions
@@ -114,8 +115,13 @@ class Spark:
         return Rows(Relation(ROWS, described.columns), self.ship(enumerate(chunks)), packed=True)
 
     def reads_itself(self, location: object) -> bool:
-        """Whether a location of a profile is one that Spark alone can read: a table, a URI, another format than files of ours."""
+        """Whether a location of a profile is one that Spark alone can read: a table, a URI, another format than files of ours.
+
+        A Delta or Iceberg table that the driver can list is files of ours.
+        """
         settings: Mapping[str, Any] = {"path": location} if isinstance(location, str) else dict(location)  # type: ignore[call-overload]
+        if is_here(settings):
+            return False
         return "table" in settings or is_uri(str(settings.get("path"))) or str(settings.get("format", "parquet")).lower() not in _FILES
 
     def located(self, source: str, location: object) -> Rows:

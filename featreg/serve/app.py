@@ -6,6 +6,7 @@ request is told to come again, and at its deadline it is answered 504, whatever 
 """
 
 import asyncio
+import gc
 import os
 import re
 import threading
@@ -158,6 +159,8 @@ class Service:
             self.desk = Desk(self.root, replace(self.profile, patience=QUICK), self.settings)
         self.reads = Threads(self._open, self.settings.threads, "read")
         self.pushes = Threads(self._open, 1, "push")
+        gc.collect()
+        gc.freeze()  # what is here stays: to look through it for garbage holds up every request for 80 ms, now and then
 
     def _open(self) -> Desk:
         return Desk(self.root, self.profile, self.settings)

@@ -10,6 +10,7 @@ reads of the past still want is closed into pieces (see `busy_keys`).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from featreg.compile.program import SweepProgram
 from featreg.session import busy_keys
 from featreg.session.busy_keys import BusyKeys, some_keys
 from featreg.session.keys import records_of
-from featreg.stores.codec import key_encoder, part_encoder
+from featreg.stores.codec import encoded_column
 from featreg.stores.contract import Store, StoreConflict
 from featreg.sweep.head import head_runs
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, rows_together, take_rows
@@ -74,7 +75,6 @@ class KeyWriter:
         self.soon: int | None = None
         self.key_types = tuple(kind for _, kind in view.key)
         self.input_types = tuple(item.type for item in program.inputs)
-        self.encode = key_encoder(self.key_types)
         self.sweeper = KeptSweeper(program)
         self.tally = Tally()
         self.rows = self.keys = self.late_rows = self.bytes = 0
@@ -125,21 +125,25 @@ class KeyWriter:
 
     def names(self, rows: pa.RecordBatch, firsts: np.ndarray) -> list[bytes]:
         """What the keys of these rows are called."""
-        parts = [_plain_parts(rows.column(i).take(pa.array(firsts))) for i in range(len(self.key_types))]
+        parts = [encoded_column(kind, rows.column(i).take(pa.array(firsts))) for i, kind in enumerate(self.key_types)]
         if len(parts) == 1:
-            return list(map(part_encoder(self.key_types[0]), parts[0]))
-        return list(map(self.encode, zip(*parts))) if parts else [b""] * len(firsts)
+            return parts[0]
+        return list(map(b"".join, zip(*parts))) if parts else [b""] * len(firsts)
 
     def _write_keys(self, names: list[bytes], chunk: Chunk) -> float:
         """One transaction: the rows of `names`, name i's having `key_index` i.  Returns the seconds it had the store's lease."""
+        seen = self.store.instant()
+        for (key, value), found in zip(self.expect.items(), self.store.get(list(self.expect))):
+            if found != value:
+                raise StoreConflict(key, value, found)
         change = self.change(names, chunk)
         if not change.puts:
             return 0.0
-        seconds = self.store.write(change.puts, change.deletes, {**self.expect, **change.expect})
+        seconds = self.store.write(change.puts, change.deletes, {**self.expect, **change.expect}, seen)
         self.rows += change.rows
         self.late_rows += change.late_rows
         self.keys += change.keys
-        self.bytes += sum(len(value) for _, value in change.puts)
+        self.bytes += sum(map(len, map(itemgetter(1), change.puts)))
         return seconds
 
     def change(self, names: list[bytes], chunk: Chunk) -> Change:
@@ -295,12 +299,5 @@ def _same_key(before: pa.RecordBatch, after: pa.RecordBatch, n_keys: int) -> boo
 
 def _puts(kind: bytes, names: Sequence[bytes], data: memoryview, ends: np.ndarray) -> list[_Put]:
     """Records of a kind, whose values stand one behind another."""
-    borders = [0, *(8 * ends).tolist()]
-    return [(kind + name, bytes(data[low:high])) for name, low, high in zip(names, borders, borders[1:])]
-
-
-def _plain_parts(array: pa.Array) -> list:
-    """Key parts as the codec takes them: dates as days, instants as microseconds."""
-    if pa.types.is_date32(array.type):
-        array = array.cast(pa.int32())
-    return array.to_pylist()
+    borders, whole = [0, *(8 * ends).tolist()], bytes(data)
+    return [(kind + name, whole[low:high]) for name, low, high in zip(names, borders, borders[1:])]

@@ -4,6 +4,9 @@ import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
+import pyarrow as pa
+
 from featreg.vocabulary import DataType
 
 _BIGINT = struct.Struct(">Q")
@@ -26,6 +29,17 @@ def part_encoder(kind: DataType) -> Callable[..., bytes]:
     """How one part of a key becomes bytes; dates come as days, instants as microseconds."""
     encoders: dict[str, Callable[..., bytes]] = {"VARCHAR": _text, "BOOLEAN": _boolean}
     return encoders.get(kind.name, _integer)
+
+
+def encoded_column(kind: DataType, values: pa.Array) -> list[bytes]:
+    """As `part_encoder`, of all of an Arrow array; dates and instants in their own types."""
+    if kind.name in ("VARCHAR", "BOOLEAN"):
+        return list(map(part_encoder(kind), values.to_pylist()))
+    if pa.types.is_date32(values.type):
+        values = values.cast(pa.int32())
+    words = values.cast(pa.int64()).to_numpy().view(np.uint64) + np.uint64(_SIGN)
+    data = words.astype(">u8").tobytes()
+    return [data[at : at + 8] for at in range(0, len(data), 8)]
 
 
 def key_encoder(kinds: Sequence[DataType]) -> Callable[[Sequence], bytes]:

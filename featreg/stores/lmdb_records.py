@@ -80,7 +80,7 @@ class Records:
             return
         first, more = rows, list[Row]()
         if self.full <= max(map(len, map(itemgetter(1), rows))):
-            first = [(name, value[: self.full]) for name, value in rows]
+            first = [row if len(row[1]) < self.full else (row[0], row[1][: self.full]) for row in rows]
             more = sorted(piece for row in rows if len(row[1]) >= self.full for piece in self._more(*row))
         with transaction.cursor() as cursor:
             has_pieces = cursor.set_range(OWN) and cursor.key() < BEHIND_OWN

@@ -38,9 +38,10 @@ def joined(blobs: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray]:
     if len(blobs) == 1:
         blob = blobs[0] or b""
         return np.frombuffer(bytearray(blob), np.int64), np.array((0, len(blob) >> 3))
-    starts = np.zeros(len(blobs) + 1, np.int64)
-    np.cumsum([len(blob) >> 3 if blob else 0 for blob in blobs], out=starts[1:])
-    return np.frombuffer(bytearray(b"".join(blob for blob in blobs if blob)), np.int64), starts
+    values = [blob or b"" for blob in blobs]
+    starts = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)) >> 3, out=starts[1:])
+    return np.frombuffer(bytearray().join(values), np.int64), starts
 
 
 class KeptSweeper(Sweeper):

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,6 +59,18 @@ def test_threads_write_the_bytes_that_one_writer_writes(rows: int, slack: int, t
     row_groups.write_parquet(table, tmp_path / "ours.parquet")
     pq.write_table(table, tmp_path / "theirs.parquet", row_group_size=100)
     assert (tmp_path / "ours.parquet").read_bytes() == (tmp_path / "theirs.parquet").read_bytes()
+
+
+def test_no_dictionary_is_tried_for_a_column_that_outgrows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "GROUP_ROWS", 1 << 16)
+    n = np.arange(140_000)
+    columns = {"unlike": n / 7, "few": n % 1000, "sparse.unlike": pa.array(n, mask=n % 9 > 0), "text": pa.array(n).cast(pa.string())}
+    table = pa.table(columns | {"lists": pa.array([[1.5]] * len(n))})
+    row_groups.write_parquet(table, tmp_path / "ours.parquet")
+    with_one = ["few", "text", "lists.list.element"]
+    pq.write_table(table, tmp_path / "theirs.parquet", row_group_size=1 << 16, use_dictionary=with_one)
+    assert (tmp_path / "ours.parquet").read_bytes() == (tmp_path / "theirs.parquet").read_bytes()
+    assert pq.read_table(tmp_path / "ours.parquet").equals(table)
 
 
 def test_another_reader_finds_the_rows_in_their_order(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Read keys of one column group: their records swept to the cutoff by the program of the backfill."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,16 +18,32 @@ from featreg.session.keys import meta_key, pushed_key, records_of
 from featreg.session.vectors import EMPTY, ERROR, MISSING, OK, STALE, Swept, Vector, python_values, text_at
 from featreg.sweep.finish import Column
 from featreg.sweep.kept import KeptSweeper, newest_s, state_of
+from featreg.vocabulary import DataType
+
+_MOST_SHAPES = 256  # of which a reader keeps how one row is answered
 
 
 class TooEarly(RefusedError):
     """An instant that is before the S of a view, or of the state of a key: of a busy key its pieces are read then."""
 
 
+class _Shape(NamedTuple):
+    """How one row is answered where these columns and no others have a value.
+
+    pick: the values of numbers in the order of names, None for all else, from (words, the same as doubles, None) ·
+    others: name, column and type of each value that is no number · status: by name.
+    """
+
+    pick: Callable[[tuple], tuple]
+    others: Sequence[tuple[str, int, DataType]]
+    status: Mapping[str, str]
+
+
 class GroupReader:
     """Some features of a view, from the group that has them.
 
     features: by definition id, all of the group's.  called: of those that are read, id -> the names they are answered under.
+    names: of all that are read, in the order in which one row has them.
     """
 
     def __init__(
@@ -34,22 +52,19 @@ class GroupReader:
         group: Group,
         features: Mapping[str, CompiledFeature],
         called: Mapping[str, list[str]],
+        names: tuple[str, ...],
         stale_after: int,
     ):
-        self.view, self.stale_after, self.called = view, stale_after, called
+        self.view, self.stale_after, self.called, self.names = view, stale_after, called, names
         self.own, self.records = (meta_key(group.space), pushed_key(group.space)), records_of(group.space)
         self.program = build_program(group_view(view, group, features), wanted=called, presence=True)
         self.sweeper = KeptSweeper(self.program)
         self.cutoff: int | None = None
         self.watermark: int | None = None
-        self.order = [
-            (i, column.name, column.type.name, self.program.presence[column.window])
-            for i, column in enumerate(self.program.columns)
-            if column.name
-        ]
-        place = {name: (i, kind, presence) for i, name, kind, presence in self.order}
-        self.place = {name: place[one] for one, names in called.items() for name in names}
-        self.places = {one: (i, presence) for i, one, _, presence in self.order}
+        presence = self.program.presence
+        self.places = {one.name: (i, presence[one.window]) for i, one in enumerate(self.program.columns) if one.name}
+        self._place_of = {name: self.places[one] for one, answered in called.items() for name in answered}
+        self._shapes: dict[tuple[bytes, bool], _Shape] = {}
         self.types = [column.type for column in self.program.columns]
         self._run: bytes | None = None
         self._fed: bytes | None = None
@@ -71,37 +86,48 @@ class GroupReader:
             self._run, self._fed, self._state = run, fed, served_state(run, fed)
         return self._state
 
-    def read_one(self, names: tuple[str, ...], records: list[bytes | None], at: int, as_of: int, vector: Vector) -> None:
-        """Write one row's answers into the vector, in the order of `names`.  records[at:]: the group's own two, its state, its head."""
+    def read_one(self, records: list[bytes | None], at: int, as_of: int, vector: Vector) -> None:
+        """Write one row's answers into the vector.  records[at:]: the group's own two, its state, its head."""
         state, head = records[at + 2], records[at + 3]
         view_state = self.state(records[at], records[at + 1])
         cutoff, stale = self._cutoff(view_state, as_of)
         vector.cutoff[self.view.name], vector.watermark[self.view.name] = cutoff, view_state.watermark
-        values, status = vector.values, vector.status
+        values = vector.values
         if cutoff is None:
-            for name in names:
-                values[name], status[name] = None, MISSING
+            values.update(dict.fromkeys(self.names))
+            vector.status.update(dict.fromkeys(self.names, MISSING))
             return
         if state is not None and state_of(state)[0] > cutoff:
             raise self._too_early(state_of(state)[0], as_of)
         results = self.sweeper.read_key(state, head, cutoff)
-        words, valid = results.words[:, 0].tolist(), results.valid[:, 0].tolist()
-        doubles = results.words.view(np.float64)[:, 0].tolist()
-        for name in names:
-            place, kind, presence = self.place[name]
-            there = valid[place]
-            if there != 1:
-                values[name] = None
-            elif kind == "DOUBLE":
-                values[name] = doubles[place]
-            elif kind == "BIGINT":
-                values[name] = words[place]
-            elif kind == "VARCHAR":
+        words, valid = results.words[:, 0], results.valid[:, 0].tobytes()
+        shape = self._shapes.get((valid, stale)) or self._shape(valid, stale)
+        values.update(zip(self.names, shape.pick((*words.tolist(), *words.view(np.float64).tolist(), None))))
+        for name, place, kind in shape.others:
+            if kind.name == "VARCHAR":
                 values[name] = text_at(self.sweeper.out_text, words[place])
             else:
-                column = Column(results.words[place], results.valid[place], self.types[place], self.sweeper.out_heap, self.sweeper.out_text)
+                column = Column(results.words[place], results.valid[place], kind, self.sweeper.out_heap, self.sweeper.out_text)
                 values[name] = python_values(column)[0]
+        vector.status.update(shape.status)
+
+    def _shape(self, valid: bytes, stale: bool) -> _Shape:
+        """Of all shapes few are met: a window that is empty is so for each of its features."""
+        columns, picked, others = len(self.types), [], []
+        status = {}
+        for name in self.names:
+            place, presence = self._place_of[name]
+            kind, there = self.types[place], valid[place]
+            picked.append(2 * columns)
+            if there == 1 and kind.name in ("BIGINT", "DOUBLE"):
+                picked[-1] = place + columns * (kind.name == "DOUBLE")
+            elif there == 1:
+                others.append((name, place, kind))
             status[name] = ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
+        if len(self._shapes) >= _MOST_SHAPES:
+            self._shapes.clear()
+        one = self._shapes[valid, stale] = _Shape(_getter(picked), others, status)
+        return one
 
     def read(self, run: bytes, fed: bytes, words: np.ndarray, starts: np.ndarray, index: np.ndarray | None, as_of: int) -> Swept:
         """What the group answers for m keys, or for the rows of `index`: which key each has.
@@ -147,3 +173,8 @@ class GroupReader:
             f"view '{self.view.name}' can no longer answer as of {format_instant(as_of)}; the earliest is {format_instant(earliest)}.\n"
             f"  Ask training_set(…) for the past, or raise [online] replay to keep more of it."
         )
+
+
+def _getter(places: list[int]) -> Callable[[tuple], tuple]:
+    """`itemgetter`, which gives no tuple of one."""
+    return itemgetter(*places) if len(places) > 1 else lambda found: tuple(found[place] for place in places)

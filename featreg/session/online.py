@@ -160,7 +160,7 @@ class SetReader:
         at = 1
         try:
             for lookup in self.lookups:
-                lookup.groups[0].read_one(lookup.names, found, at, as_of, vector)
+                lookup.groups[0].read_one(found, at, as_of, vector)
                 at += 4
         except TooEarly:
             vectors = self.read([row], as_of, stamp)
@@ -265,7 +265,9 @@ class LookupReader:
         for group in groups_of(serving, view):
             mine = {one: names for one, names in called.items() if one in group.ids}
             if mine:
-                self.groups.append(GroupReader(view, group, aggregates(group.ids), mine, stale_after))
+                answered = {name for names in mine.values() for name in names}
+                names = tuple(name for name in self.names if name in answered)
+                self.groups.append(GroupReader(view, group, aggregates(group.ids), mine, names, stale_after))
                 called = {one: names for one, names in called.items() if one not in mine}
         where = {one: (i, *place) for i, group in enumerate(self.groups) for one, place in group.places.items()}
         self.places = {name: Place(*where[one]) for name, one in self.aggregates.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from featreg.errors import StoreError
-from featreg.stores.contract import Keys, StoreConflict, StoreStat, Take, starts_of
+from featreg.stores.contract import Beside, Keys, StoreConflict, StoreStat, Take, starts_of
 
 PAGE = 500  # names in one question
 
@@ -61,8 +61,10 @@ class SqliteStore:
             connection.execute("ROLLBACK")
             raise
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, keys: Sequence[bytes], beside: Beside | None = None) -> list[bytes | None]:
         with self._transaction("DEFERRED") as connection:
+            if beside is not None:
+                beside.values = _values(connection, beside.keys)
             return _values(connection, keys)
 
     def gather(self, parts: Sequence[Keys], take: Take) -> None:

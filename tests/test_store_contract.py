@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featreg.errors import StoreError
-from featreg.stores.contract import Keys, StoreConflict
+from featreg.stores.contract import Beside, Keys, StoreConflict
 from featreg.stores.lmdb import open_store
 from featreg.stores.redis import open_redis
 from tests.redis_process import RedisProcess
@@ -76,6 +76,21 @@ def test_a_get_answers_in_the_order_of_its_keys_and_none_for_an_unknown_one(stor
     store.write([(b"b", b"2"), (b"a", b"1")])
     assert store.get([b"b", b"?", b"a", b"b"]) == [b"2", None, b"1", b"2"]
     assert store.get([]) == []
+
+
+def test_keys_beside_others_are_of_the_same_instant_whoever_wrote(kind, place, store):
+    """Also when nothing, or other keys alone, were written since the last read."""
+    beside = Beside([b"known", b"never"])
+    store.write([(b"a", b"1")])
+    assert store.get([b"a"], beside) == [b"1"] and beside.values == [None, None]
+    for number, write in enumerate((store.write, None, lambda puts: other.write(puts), lambda puts: other.write([(b"b", b"")]))):
+        with STORES[kind](place) as other:
+            before = list(beside.values)
+            if write is not None:
+                write([(b"known", b"%d" % number), (b"a", b"%d" % number)])
+            assert store.get([b"a", b"?", b"b"], beside)[:2] == [store.get([b"a"])[0], None]
+            assert beside.values == [store.get([b"known"])[0], None] and (write is not None or beside.values == before)
+    assert store.get([], beside) == [] and beside.values == [b"2", None]
 
 
 def test_gathered_values_are_those_of_a_get_one_behind_another(store):

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featreg.errors import DataError, RefusedError
+from featreg.session import group_reader
 from featreg.session.answer import STATUSES, Vectors
 from featreg.session.parity import same_bits
 from tests.shop import DAILY, ENTITY, ORDERS, PROFILE, RECENT, Shop, at, order
@@ -30,6 +31,11 @@ model = FeatureSet(
     features=[recent.all(), daily.all(), recent["n_1d", "last_shop"].on(customer="friend").prefix("friend_"), never.all()],
     request={"budget": "DOUBLE"},
     derived={"afford": "budget - spent_1h", "both": "friend_n_1d + n_1d", "of_none": "unfilled_1h + n_1d"},
+)
+plain = FeatureSet(
+    name="plain",
+    features=[recent["top_1h", "last_shop", "cents_1d", "spent", "n_10m", "shops_1d", "spent_1h"], daily.all(), never.all(),
+              recent["n_1d", "spent_1h", "last_shop"].on(customer="friend").prefix("friend_")],
 )
 """
 )
@@ -129,6 +135,21 @@ def test_five_hundred_rows_at_once_are_as_one_by_one(registry: Any) -> None:
     assert [row for row, vector in zip(rows, many, strict=True) if not same(vector, registry.online("model", row, at=at(1600)))] == []
     stale = registry.online("model", rows[:40], at=at(1700))
     seen = {status for vector in [*many, *stale] for status in vector.status.values()}
+    assert seen == set(STATUSES)
+
+
+@pytest.mark.parametrize("most", [256, 1])
+def test_one_row_of_aggregates_alone_is_as_among_many(registry: Any, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a set has a shorter way, which keeps how rows are answered; every status and type is among them."""
+    monkeypatch.setattr(group_reader, "_MOST_SHAPES", most)
+    assert registry.reader().set_reader("plain").is_plain
+    rows = [asked(key, friend, None) for key, friend in zip(KEYS, KEYS[3:] + KEYS[:3])]
+    seen = set()
+    for moment in (at(1600), at(1590), at(1700)):
+        for row, vector in zip(rows, registry.online("plain", rows, at=moment), strict=True):
+            alone = registry.online("plain", row, at=moment)
+            assert same(alone, vector), row
+            seen |= set(alone.status.values())
     assert seen == set(STATUSES)
 
 

@@ -1,7 +1,7 @@
 """Read keys of one column group: their records swept to the cutoff by the program of the backfill."""
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+import struct
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from featreg.sweep.kept import KeptSweeper, newest_s, state_of
 from featreg.vocabulary import DataType
 
 _MOST_SHAPES = 256  # of which a reader keeps how one row is answered
+_LETTERS = {"BIGINT": "q", "DOUBLE": "d"}
 
 
 class TooEarly(RefusedError):
@@ -30,11 +31,13 @@ class TooEarly(RefusedError):
 class _Shape(NamedTuple):
     """How one row is answered where these columns and no others have a value.
 
-    pick: the values of numbers in the order of names, None for all else, from (words, the same as doubles, None) ·
-    others: name, column and type of each value that is no number · status: by name.
+    blank: every name, None · numbers: what the words of numbers are, one behind another · names: of those ·
+    others: name, column and type of all other values · status: by name.
     """
 
-    pick: Callable[[tuple], tuple]
+    blank: Mapping[str, None]
+    numbers: struct.Struct
+    names: Sequence[str]
     others: Sequence[tuple[str, int, DataType]]
     status: Mapping[str, str]
 
@@ -86,10 +89,11 @@ class GroupReader:
             self._run, self._fed, self._state = run, fed, served_state(run, fed)
         return self._state
 
-    def read_one(self, records: list[bytes | None], at: int, as_of: int, vector: Vector) -> None:
-        """Write one row's answers into the vector.  records[at:]: the group's own two, its state, its head."""
-        state, head = records[at + 2], records[at + 3]
-        view_state = self.state(records[at], records[at + 1])
+    def read_one(
+        self, run: bytes | None, fed: bytes | None, state: bytes | None, head: bytes | None, as_of: int, vector: Vector
+    ) -> None:  # fmt: skip
+        """Write one row's answers into the vector, from what the store knows of the group and of the key."""
+        view_state = self.state(run, fed)
         cutoff, stale = self._cutoff(view_state, as_of)
         vector.cutoff[self.view.name], vector.watermark[self.view.name] = cutoff, view_state.watermark
         values = vector.values
@@ -102,7 +106,8 @@ class GroupReader:
         results = self.sweeper.read_key(state, head, cutoff)
         words, valid = results.words[:, 0], results.valid[:, 0].tobytes()
         shape = self._shapes.get((valid, stale)) or self._shape(valid, stale)
-        values.update(zip(self.names, shape.pick((*words.tolist(), *words.view(np.float64).tolist(), None))))
+        values.update(shape.blank)
+        values.update(zip(shape.names, shape.numbers.unpack(words.tobytes())))
         for name, place, kind in shape.others:
             if kind.name == "VARCHAR":
                 values[name] = text_at(self.sweeper.out_text, words[place])
@@ -113,20 +118,21 @@ class GroupReader:
 
     def _shape(self, valid: bytes, stale: bool) -> _Shape:
         """Of all shapes few are met: a window that is empty is so for each of its features."""
-        columns, picked, others = len(self.types), [], []
-        status = {}
+        status: dict[str, str] = {}
+        numbers, others = {}, []  # numbers: name and letter of `struct` by column
         for name in self.names:
             place, presence = self._place_of[name]
             kind, there = self.types[place], valid[place]
-            picked.append(2 * columns)
-            if there == 1 and kind.name in ("BIGINT", "DOUBLE"):
-                picked[-1] = place + columns * (kind.name == "DOUBLE")
+            if there == 1 and kind.name in _LETTERS and place not in numbers:
+                numbers[place] = name, _LETTERS[kind.name]
             elif there == 1:
                 others.append((name, place, kind))
             status[name] = ERROR if there == OVERFLOW else STALE if stale else OK if valid[presence] else EMPTY
+        letters = "".join(numbers[place][1] if place in numbers else "8x" for place in range(len(valid)))
         if len(self._shapes) >= _MOST_SHAPES:
             self._shapes.clear()
-        one = self._shapes[valid, stale] = _Shape(_getter(picked), others, status)
+        named = [numbers[place][0] for place in sorted(numbers)]
+        one = self._shapes[valid, stale] = _Shape(dict.fromkeys(self.names), struct.Struct("=" + letters), named, others, status)
         return one
 
     def read(self, run: bytes, fed: bytes, words: np.ndarray, starts: np.ndarray, index: np.ndarray | None, as_of: int) -> Swept:
@@ -174,7 +180,3 @@ class GroupReader:
             f"  Ask training_set(…) for the past, or raise [online] replay to keep more of it."
         )
 
-
-def _getter(places: list[int]) -> Callable[[tuple], tuple]:
-    """`itemgetter`, which gives no tuple of one."""
-    return itemgetter(*places) if len(places) > 1 else lambda found: tuple(found[place] for place in places)

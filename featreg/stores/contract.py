@@ -51,6 +51,17 @@ class Keys(NamedTuple):
         return [prefix + end for prefix in self.prefixes for end in self.ends]
 
 
+class Beside:
+    """Some keys that are read each time others are, and what they hold.
+
+    values: in the order of `keys`, as of the last read that had them beside it · at: for a store to know when that was.
+    """
+
+    def __init__(self, keys: Sequence[bytes]):
+        self.keys, self.at = keys, -1
+        self.values: list[bytes | None] = [None] * len(keys)
+
+
 class StoreConflict(StoreError):
     """A key did not hold what a write expected of it; nothing was written.  None stands for no value."""
 
@@ -80,8 +91,11 @@ class Store(Protocol):
     Values may be empty.
     """
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of `keys`, same order, None for a key without one, all as of one instant."""
+    def get(self, keys: Sequence[bytes], beside: Beside | None = None) -> list[bytes | None]:
+        """The values of `keys`, same order, None for a key without one, all as of one instant.
+
+        beside: is brought to that instant too.  A store that knows that nothing was written since need not look.
+        """
 
     def gather(self, parts: Sequence[Keys], take: Take) -> None:
         """As `get` for all keys of all parts, which are handed over one after the other: `take(number of the part, values, starts)`.

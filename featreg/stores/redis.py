@@ -22,7 +22,7 @@ import numpy as np
 from redis.exceptions import NoScriptError
 
 from featreg.errors import StoreError
-from featreg.stores.contract import Keys, StoreConflict, StoreStat, Take, starts_of
+from featreg.stores.contract import Beside, Keys, StoreConflict, StoreStat, Take, starts_of
 from featreg.stores.redis_server import PATIENCE, RedisServer, RedisUrl, exchange, exchange_many
 
 MOST_KEYS = 250_000  # of one write: Redis takes a million arguments
@@ -104,12 +104,16 @@ class RedisStore:
         self._mine = threading.local()
         self._hashes: dict[bytes, bytes] = {}
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, keys: Sequence[bytes], beside: Beside | None = None) -> list[bytes | None]:
         """As in `Store`.  One MGET, which Redis answers between two writes; a round trip, whatever their number."""
-        if not keys:
+        known = () if beside is None else beside.keys
+        if not keys and not known:
             return []
-        packed = self._packed_names([Keys((b"",), keys)])
-        return self.server.call(lambda connection: exchange(connection, packed))
+        packed = self._packed_names([Keys((b"",), [*known, *keys])])
+        found: list[bytes | None] = self.server.call(lambda connection: exchange(connection, packed))
+        if beside is not None:
+            beside.values = found[: len(known)]
+        return found[len(known) :]
 
     def gather(self, parts: Sequence[Keys], take: Take) -> None:
         """As in `Store`.  One MGET; the bytes of the values are copied once and are never objects."""

@@ -27,7 +27,7 @@ from featreg.sweep.head import head_runs
 from featreg.sweep.kept import KeptSweeper, head_bytes, head_counts, joined, newest_s, rows_together, take_rows
 from featreg.sweep.stream import Layout, Tally, chunks, first_border, key_borders
 
-FOLD_ROWS = 8  # a read folds so many rows in a few microseconds; a write of the tiles is spread over so many rows
+FOLD_ROWS = 16  # a read folds so many rows in a few microseconds; a write of the tiles is spread over so many rows
 FOLD_SHARE = 8  # and over such a part of a long head, which is taken apart for it
 KEYS_A_WRITE = 2048
 _FEW_KEYS = 64

@@ -15,9 +15,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 import featreg
-from featreg.algebra.schedule import OVERFLOW
+from featreg.algebra.pools import compare_text, is_same_text
+from featreg.algebra.schedule import LENGTH_BITS, OVERFLOW
 from featreg.algebra.table import AGGREGATIONS
 from featreg.compile import CompiledView
 from featreg.compile.program import build_program
@@ -279,3 +281,20 @@ def test_an_empty_portion_adds_no_byte_and_the_same_way_twice_gives_the_same_byt
             same(hop, steps.read(once), steps.read(again))
 
     check()
+
+
+@njit
+def _compared(pool: np.ndarray, a: int, b: int) -> tuple[bool, int]:
+    return is_same_text(pool, a, pool, b), compare_text(pool, a, pool, b)
+
+
+def test_texts_are_the_same_when_every_byte_is() -> None:
+    """Of all lengths around those that are compared by words, one byte apart at each place, wherever they stand."""
+    for length in range(42):
+        text = bytes(random.Random(length).randbytes(length))
+        others = [text, text + b"\0", text[:-1], *(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :] for at in range(length))]
+        for other in others:
+            pool = np.frombuffer(b"???" + text + b"?" + other + b"?" * 8, np.uint8)
+            a, b = 3 << LENGTH_BITS | length, (4 + length) << LENGTH_BITS | len(other)
+            same, order = _compared(pool.copy(), a, b)
+            assert same == (text == other) and (order > 0) - (order < 0) == (text > other) - (text < other)

@@ -5,6 +5,7 @@ from numba import njit, types
 from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
 
+from featreg.algebra.bigdigits import keep_inside
 from featreg.algebra.flags import INTERNAL
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, NEED_POOL, NEED_ROOM, TOP_OUT_TEXT
 
@@ -90,9 +91,32 @@ def compare_text(a_pool, a, b_pool, b):
 
 
 @njit(**INTERNAL)
+def _four_bytes(pool, at):
+    a, word = np.uint64(at), np.uint64(0)
+    for i in range(4):
+        word = word << np.uint64(8) | np.uint64(pool[a + np.uint64(i)])
+    return word
+
+
+@njit(**INTERNAL)
 def is_same_text(a_pool, a, b_pool, b):
-    """Whether two texts are the same bytes; most that are not differ in length."""
-    return (a ^ b) & LONGEST_TEXT == 0 and compare_text(a_pool, a, b_pool, b) == 0
+    """Whether two texts are the same bytes; most that are not differ in length, and most are short: no call for those."""
+    keep_inside()
+    if (a ^ b) & LONGEST_TEXT != 0:
+        return False
+    a_at, b_at, length = a >> LENGTH_BITS, b >> LENGTH_BITS, a & LONGEST_TEXT
+    if length > 16:
+        return compare_text(a_pool, a, b_pool, b) == 0
+    if length >= 8:  # the first eight and the last eight
+        a_end, b_end = a_at + length - 8, b_at + length - 8
+        return eight_bytes(a_pool, a_at) == eight_bytes(b_pool, b_at) and eight_bytes(a_pool, a_end) == eight_bytes(b_pool, b_end)
+    if length >= 4:
+        a_end, b_end = a_at + length - 4, b_at + length - 4
+        return _four_bytes(a_pool, a_at) == _four_bytes(b_pool, b_at) and _four_bytes(a_pool, a_end) == _four_bytes(b_pool, b_end)
+    for i in range(length):
+        if a_pool[a_at + i] != b_pool[b_at + i]:
+            return False
+    return True
 
 
 @njit(**INTERNAL)

@@ -9,6 +9,7 @@ first; the best stands first.  Rows that tie in every part are the same to every
 import numpy as np
 from numba import njit
 
+from featreg.algebra.bigdigits import keep_inside
 from featreg.algebra.flags import INTERNAL
 from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.pools import compare_text, copy_text, plain_word, short_of
@@ -135,6 +136,7 @@ def _text_room(parts, first, n, entry, at):
 @njit(**INTERNAL)
 def _give(program, state, o, row, at, start, first, n, time_part):
     """Write a result; False when the pools of results lack room."""
+    keep_inside()
     records, tops, size = state.records, state.tops, n + 1
     out = program.outputs[o, OUTPUT_COLUMN]
     is_text = program.parts[first + n - 1, PART_TEXT]

@@ -7,6 +7,7 @@ words, then the smallest and the largest value where they are asked for.
 import numpy as np
 from numba import njit
 
+from featreg.algebra.bigdigits import keep_inside
 from featreg.algebra.exact import (
     ISUM_WORDS,
     SUM_WIDE_WORDS,
@@ -111,6 +112,7 @@ def _begin(records, floats, at, extremes):
 
 @njit(**INTERNAL)
 def _merge(records, floats, into, other, heap, tops, extremes):
+    keep_inside()
     sum_merge(records, floats, into, records, floats, other, heap, tops, heap)
     if extremes:
         merge_extremes(records, into + SUM_WORDS, other + SUM_WORDS)

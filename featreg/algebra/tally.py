@@ -10,6 +10,7 @@ every window are left behind when the map grows), MODE 0 adds.
 import numpy as np
 from numba import njit
 
+from featreg.algebra.bigdigits import keep_inside
 from featreg.algebra.flags import INTERNAL
 from featreg.algebra.frame import Kernel, bundles
 from featreg.algebra.pools import compare_text, copy_items, copy_text, eight_bytes, is_same_text, plain_word, short_of
@@ -75,6 +76,7 @@ def _new_map(heap, tops, capacity):
 @njit(**INTERNAL)
 def _locate(heap, at, mark, value, is_text, pool, text):
     """Where a value's entry is, or the empty place where it would be."""
+    keep_inside()
     capacity = heap[at]
     place = (mark >> 1) & (capacity - 1)
     while True:
@@ -175,6 +177,7 @@ def _sort_pairs(pairs, n, is_text, text):
 @njit(**INTERNAL)
 def _give_histogram(state, out, row, at, limit, is_text, is_double):
     """Write the most frequent values with their counts; False when the pools of results lack room."""
+    keep_inside()
     heap, tops = state.heap, state.tops
     if short_of(tops, TOP_HEAP, heap.shape[0], 2 * heap[at + 1]):
         return False

@@ -13,7 +13,7 @@ from pyiceberg.transforms import IdentityTransform
 
 import featreg
 from featreg.cli import main
-from featreg.errors import CoverageError, DataError, RefusedError
+from featreg.errors import CoverageError, DataError, RefusedError, UsageError
 from tests import content_reference as reference
 from tests.shop import REALTIME_SHOP, Shop, at, order, order_table, spine_of
 from tests.test_spark import SPARK
@@ -254,6 +254,15 @@ def test_spark_reads_a_version_as_duckdb_does(lake, tmp_path):
         assert written.manifest["snapshots"] == {"orders": taken.id} and by_spark.reproduce(written.manifest["id"]).identical
         with pytest.raises(RefusedError):
             by_spark.materialize(to=at(3000))
+
+
+def test_a_table_at_a_uri_is_for_a_reader_of_sparks(tmp_path):
+    """The suite's session has none."""
+    lake = Delta(tmp_path)
+    shop = Shop(tmp_path, REALTIME_SHOP, f'{SPARK}[sources]\norders = {{ format = "delta", path = "file://{lake.path}" }}\n').applied()
+    lake.append(order_table([order(1)]))
+    with shop.open() as registry, pytest.raises(UsageError, match=r"'orders': this Spark has no reader for 'delta'(?s:.*)featreg\[delta\]"):
+        registry.materialize(to=at(60))
 
 
 def test_columns_that_came_later_are_null_before(lake, tmp_path):

@@ -55,6 +55,7 @@ AS_WRITTEN = {"datetimeRebaseMode": "CORRECTED", "int96RebaseMode": "CORRECTED"}
 _FILES = ("parquet", "csv", "json")
 _FIRST_DAY, _LAST_DAY = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 _CHUNK = 1 << 16  # rows of a table in one blob
+_NO_READER = re.compile(r"\[DATA_SOURCE_NOT_FOUND\] Failed to find the data source: (\S+?)\.")
 _ABSENT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _NANOSECONDS = ("TIMESTAMP(NANOS", "PARQUET_TYPE_ILLEGAL", "timestamp[ns]")
 
@@ -442,7 +443,16 @@ def _in_our_words(error: Exception, what: str) -> Exception:
             f"a Spark worker has no Python package '{absent[1]}'.\n"
             "  Install there what the driver has, or ship the driver's environment (spark.archives, or the cluster's image)."
         )
+    unread = _NO_READER.search(text)
+    if unread is not None:
+        return UsageError(
+            f"{what}: this Spark has no reader for '{unread[1]}'.\n"
+            "  Name its package in conf under [spark] (\"spark.jars.packages\"). Or, for a Delta or Iceberg table whose files this machine "
+            "sees, give\n  its path without file:// and install what reads its log: pip install 'featreg[delta]' or 'featreg[iceberg]'."
+        )
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("SQLSTATE")] or [type(error).__name__]
+    if lines[0].startswith("An error occurred while calling") and len(lines) > 1:  # py4j's own line; the next is of the JVM's error
+        lines[0] = lines[1].removeprefix(": ")
     return DataError(f"{what}: Spark failed: {lines[-1] if 'Python worker' in lines[0] else lines[0]}")
 
 

@@ -58,12 +58,19 @@ def plain_word(word, is_double):
 
 
 @njit(**INTERNAL)
-def eight_bytes(pool, at):
-    """Eight bytes as a big-endian word, so that words compare as the bytes do; LLVM makes one load of it."""
+def _bytes(pool, at, count):
+    """So many bytes, a number that is written out, as a big-endian word; LLVM makes one load of them."""
+    keep_inside()
     a, word = np.uint64(at), np.uint64(0)
-    for i in range(8):
+    for i in range(count):
         word = word << np.uint64(8) | np.uint64(pool[a + np.uint64(i)])
     return word
+
+
+@njit(**INTERNAL)
+def eight_bytes(pool, at):
+    """Eight bytes as a big-endian word, so that words compare as the bytes do."""
+    return _bytes(pool, at, 8)
 
 
 @njit(**INTERNAL)
@@ -91,14 +98,6 @@ def compare_text(a_pool, a, b_pool, b):
 
 
 @njit(**INTERNAL)
-def _four_bytes(pool, at):
-    a, word = np.uint64(at), np.uint64(0)
-    for i in range(4):
-        word = word << np.uint64(8) | np.uint64(pool[a + np.uint64(i)])
-    return word
-
-
-@njit(**INTERNAL)
 def is_same_text(a_pool, a, b_pool, b):
     """Whether two texts are the same bytes; most that are not differ in length, and most are short: no call for those."""
     keep_inside()
@@ -112,7 +111,7 @@ def is_same_text(a_pool, a, b_pool, b):
         return eight_bytes(a_pool, a_at) == eight_bytes(b_pool, b_at) and eight_bytes(a_pool, a_end) == eight_bytes(b_pool, b_end)
     if length >= 4:
         a_end, b_end = a_at + length - 4, b_at + length - 4
-        return _four_bytes(a_pool, a_at) == _four_bytes(b_pool, b_at) and _four_bytes(a_pool, a_end) == _four_bytes(b_pool, b_end)
+        return _bytes(a_pool, a_at, 4) == _bytes(b_pool, b_at, 4) and _bytes(a_pool, a_end, 4) == _bytes(b_pool, b_end, 4)
     for i in range(length):
         if a_pool[a_at + i] != b_pool[b_at + i]:
             return False

@@ -58,7 +58,7 @@ class GroupReader:
         names: tuple[str, ...],
         stale_after: int,
     ):
-        self.view, self.stale_after, self.called, self.names = view, stale_after, called, names
+        self.view, self.stale_after, self.names = view, stale_after, names
         self.own, self.records = (meta_key(group.space), pushed_key(group.space)), records_of(group.space)
         self.program = build_program(group_view(view, group, features), wanted=called, presence=True)
         self.sweeper = KeptSweeper(self.program)
@@ -179,4 +179,3 @@ class GroupReader:
             f"view '{self.view.name}' can no longer answer as of {format_instant(as_of)}; the earliest is {format_instant(earliest)}.\n"
             f"  Ask training_set(…) for the past, or raise [online] replay to keep more of it."
         )
-

@@ -1,8 +1,8 @@
 """Write a Parquet file by several threads, the very bytes that pyarrow writes by one, with dictionaries where they are of use.
 
-pyarrow encodes one column after another.  Here each row group is encoded in memory as a
-file of its own, and what lies between a file's first four bytes and its footer goes into
-the one file, behind the group before it.  A footer is a Thrift struct in the compact
+pyarrow encodes one column after another.  Here each row group is encoded as a file of its
+own: the first where it stays, the others in memory, and what lies there between the first
+four bytes and the footer goes into the one file, behind the group before it.  A footer is a Thrift struct in the compact
 protocol; the one of the whole file is the first group's with the groups of all, whose
 offsets are moved to where they are now.
 
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -65,34 +64,32 @@ def write_parquet(table: pa.Table, path: Path) -> None:
             file.truncate()
 
 
-def _with_dictionary(table: pa.Table) -> list[str]:
-    """The leaves of the columns but for those that have more different words than a dictionary has room for, as a sample tells.
+def _with_dictionary(table: pa.Table) -> bool | list[str]:
+    """As pyarrow takes it: all columns, or the leaves but for columns of more different words than a dictionary holds, as a sample tells.
 
     Of n words out of D different ones, n * n / 2D are drawn again.
     """
-    leaves = pa.BufferOutputStream()
-    pq.write_table(table.schema.empty_table(), leaves)
-    schema = pq.read_metadata(pa.BufferReader(leaves.getvalue())).schema
+    if table.num_rows <= _DICTIONARY:
+        return True
     without = set()
-    if table.num_rows > _DICTIONARY:
-        rows = pa.array(np.linspace(0, table.num_rows - 1, _SAMPLE).astype(np.int64))
-        for name, column in zip(table.column_names, table.columns):
-            if pa.types.is_primitive(column.type) and column.type.bit_width == 64:
-                drawn = column.take(rows).drop_null()
-                again = len(drawn) - pc.count_distinct(drawn).as_py()
-                if again < len(drawn) ** 2 / (2 * _DICTIONARY):
-                    without.add(name)
+    rows = pa.array(np.linspace(0, table.num_rows - 1, _SAMPLE).astype(np.int64))
+    for name, column in zip(table.column_names, table.columns):
+        if pa.types.is_primitive(column.type) and column.type.bit_width == 64:
+            drawn = column.take(rows).drop_null()
+            again = len(drawn) - pc.count_distinct(drawn).as_py()
+            if again < len(drawn) ** 2 / (2 * _DICTIONARY):
+                without.add(name)
+    empty = pa.BufferOutputStream()
+    pq.write_table(table.schema.empty_table(), empty)
+    schema = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema
     return [path for place in range(len(schema)) if (path := schema.column(place).path) not in without]
 
 
 def _write_first(rows: pa.Table, path: Path, options: Mapping[str, Any]) -> tuple[Struct, int]:
     """Write the first group where it stays.  Returns its footer, and where that begins."""
     pq.write_table(rows, path, **options)
-    with open(path, "rb") as file:
-        end = file.seek(-len(_MAGIC) - 4, SEEK_END)
-        begin = end - int.from_bytes(file.read(4), "little")
-        file.seek(begin)
-        return _Reader(memoryview(file.read(end - begin))).struct(), begin
+    with pa.memory_map(str(path)) as file:
+        return _footer(memoryview(file.read_buffer()))
 
 
 def _encoded(table: pa.Table, pool: ThreadPoolExecutor, threads: int, options: Mapping[str, Any]) -> Iterator[tuple[memoryview, Struct]]:
@@ -116,9 +113,15 @@ def _encode(rows: pa.Table, options: Mapping[str, Any]) -> tuple[memoryview, Str
         growing = pa.BufferOutputStream()
         pq.write_table(rows, growing, **options)
         data = memoryview(growing.getvalue())
+    footer, begin = _footer(data)
+    return data[len(_MAGIC) : begin], footer
+
+
+def _footer(data: memoryview) -> tuple[Struct, int]:
+    """The footer of a file, and where it begins."""
     end = len(data) - len(_MAGIC) - 4
     begin = end - int.from_bytes(data[end : end + 4], "little")
-    return data[len(_MAGIC) : begin], _Reader(data[begin:end]).struct()
+    return _Reader(data[begin:end]).struct(), begin
 
 
 def _move(footer: Struct, by: int) -> None:

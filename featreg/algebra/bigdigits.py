@@ -12,9 +12,9 @@ import numpy as np
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
-# Kernels own nothing, so no reference is counted; those that Python never calls get no wrapper, which halves their compile time.
-KERNEL = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
-INTERNAL = KERNEL | {"no_cpython_wrapper": True}
+from featreg.algebra.compiler import KernelCompiler
+from featreg.algebra.flags import INTERNAL
+
 DIGIT_BITS = 30
 DIGIT = 1 << DIGIT_BITS
 MASK = DIGIT - 1
@@ -171,7 +171,7 @@ _INT = types.int64
 _RATIO = types.float64(types.CPointer(_INT), _INT, _INT, _INT, _INT, _INT, _INT, _INT, _INT)
 
 
-@cfunc(_RATIO, cache=True, error_model="numpy")
+@cfunc(_RATIO, cache=True, error_model="numpy", pipeline_class=KernelCompiler)
 def _ratio_to_double(address, at, length, exponent, first, second, tens, negative, work):
     digits = carray(address, work + WORK_DIGITS)
     while length > 0 and digits[at + length - 1] == 0:

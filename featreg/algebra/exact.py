@@ -26,8 +26,6 @@ from numba import njit
 
 from featreg.algebra.bigdigits import (
     DIGIT_BITS,
-    INTERNAL,
-    KERNEL,
     MASK,
     WORK_DIGITS,
     add_double,
@@ -38,6 +36,7 @@ from featreg.algebra.bigdigits import (
     settle,
     take_magnitude,
 )
+from featreg.algebra.flags import INTERNAL
 from featreg.algebra.pools import double_of, plain_word
 
 SUM_WORDS = 5
@@ -102,14 +101,14 @@ def _two_square(x: float) -> tuple[float, float]:
 # sum ----------------------------------------------------------------------------------------------------------------------------
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def sum_init(words: np.ndarray, floats: np.ndarray, at: int) -> None:
     keep_inside()
     for i in range(SUM_WORDS):
         words[at + i] = 0
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def sum_fold_rows(
     words: np.ndarray,
     floats: np.ndarray,
@@ -216,7 +215,7 @@ def _merge_wide(
             settle(heap, wide + SUM_DIGITS, _SQUARE_DIGITS)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def sum_merge(
     words: np.ndarray,
     floats: np.ndarray,
@@ -263,7 +262,7 @@ def _sum_four(a: float, b: float, c: float, d: float) -> tuple[float, float]:
     return a, abs(lost) + abs(also) + abs(too)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def sum_final(words: np.ndarray, floats: np.ndarray, at: int, heap: np.ndarray, scratch: np.ndarray) -> float:
     """The exact sum rounded once, ties to even; +0.0 for nothing or for zero.  1 ns, and 10 ns where `cc` is used.
 
@@ -322,14 +321,14 @@ def _sum_final_wide(words: np.ndarray, at: int, heap: np.ndarray, scratch: np.nd
 # isum ---------------------------------------------------------------------------------------------------------------------------
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def isum_init(words: np.ndarray, floats: np.ndarray, at: int) -> None:
     keep_inside()
     for i in range(ISUM_WORDS):
         words[at + i] = 0
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def isum_fold(words: np.ndarray, floats: np.ndarray, at: int, value: int) -> None:
     """One more int64: 1 ns."""
     keep_inside()
@@ -340,7 +339,7 @@ def isum_fold(words: np.ndarray, floats: np.ndarray, at: int, value: int) -> Non
     words[a + _W2] += (value >> 63) + np.int64(np.uint64(low) < np.uint64(value))
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def isum_merge(words: np.ndarray, floats: np.ndarray, into: int, other_words: np.ndarray, other_floats: np.ndarray, other_at: int) -> None:
     keep_inside()
     a, b = np.uint64(into), np.uint64(other_at)
@@ -351,14 +350,14 @@ def isum_merge(words: np.ndarray, floats: np.ndarray, into: int, other_words: np
     words[a + _W2] += other_words[b + _W2] + np.int64(np.uint64(low) < np.uint64(more))
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def isum_to_i64(words: np.ndarray, at: int) -> tuple[int, bool]:
     """The sum, and whether it is an int64."""
     keep_inside()
     return words[at + 1], words[at + 2] == words[at + 1] >> 63
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def isum_to_i128(words: np.ndarray, at: int) -> tuple[int, int, bool]:
     """The sum as (low, high), and whether it has at most 38 digits."""
     return words[at + 1], words[at + 2], _fits_decimal(words[at + 1], words[at + 2])
@@ -379,7 +378,7 @@ def _magnitude(low: int, high: int) -> tuple[int, int]:
     return -low, ~high + np.int64(low == 0)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def isum_to_double(words: np.ndarray, at: int, scale: int, scratch: np.ndarray) -> float:
     """The sum / 10^scale rounded once, 0 <= scale <= 38: 2 ns below 2^53 and scale 22, else 60 ns."""
     keep_inside()
@@ -405,14 +404,14 @@ def _split(low: int, high: int, digits: np.ndarray, at: int) -> None:
 # moments ------------------------------------------------------------------------------------------------------------------------
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def moments_init(words: np.ndarray, floats: np.ndarray, at: int) -> None:
     keep_inside()
     for i in range(MOMENTS_WORDS):
         words[at + i] = 0
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def moments_fold(words: np.ndarray, floats: np.ndarray, at: int, x: float, heap: np.ndarray, heap_top: np.ndarray) -> None:
     """One more double and its square: 8 ns, or 14 where all parts are used.
 
@@ -474,7 +473,7 @@ def _moments_fold_wide(words: np.ndarray, floats: np.ndarray, at: int, x: float,
             settle(heap, wide + SUM_DIGITS, _SQUARE_DIGITS)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def moments_merge(
     words: np.ndarray,
     floats: np.ndarray,
@@ -524,7 +523,7 @@ def _merge_rest(floats: np.ndarray, a: int, other_floats: np.ndarray, b: int, e:
     return lost
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def moments_final(words: np.ndarray, floats: np.ndarray, at: int, heap: np.ndarray, scratch: np.ndarray) -> tuple[float, bool]:
     """The sample variance rounded once, and whether there is one (two values or more): 200 ns, 10 us where it spilled.
 
@@ -598,13 +597,13 @@ def _variance(digits: np.ndarray, low: int, high: int, low_square: int, high_squ
 # dsum and dmoments --------------------------------------------------------------------------------------------------------------
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dsum_init(words: np.ndarray, floats: np.ndarray, at: int) -> None:
     for i in range(DSUM_WORDS):
         words[at + i] = 0
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dsum_fold(words: np.ndarray, floats: np.ndarray, at: int, low: int, high: int) -> None:
     """One more int128: 3 ns."""
     keep_inside()
@@ -620,7 +619,7 @@ def dsum_fold(words: np.ndarray, floats: np.ndarray, at: int, low: int, high: in
         settle(words, at + 1, _FIVE)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dsum_merge(words: np.ndarray, floats: np.ndarray, into: int, other_words: np.ndarray, other_floats: np.ndarray, other_at: int) -> None:
     keep_inside()
     for i in range(DSUM_WORDS):
@@ -629,7 +628,7 @@ def dsum_merge(words: np.ndarray, floats: np.ndarray, into: int, other_words: np
         settle(words, into + 1, _FIVE)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dsum_to_i128(words: np.ndarray, at: int, scratch: np.ndarray) -> tuple[int, int, bool]:
     """The sum as (low, high), and whether it has at most 38 digits; of a dsum or a dmoments partial."""
     negative = _take_sum(words, at, scratch)
@@ -641,7 +640,7 @@ def dsum_to_i128(words: np.ndarray, at: int, scratch: np.ndarray) -> tuple[int, 
     return low, high, fits
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dsum_to_double(words: np.ndarray, at: int, scale: int, scratch: np.ndarray) -> float:
     """The sum / 10^scale rounded once, 0 <= scale <= 38; of a dsum or a dmoments partial: 100 ns."""
     negative = _take_sum(words, at, scratch)
@@ -658,13 +657,13 @@ def _take_sum(words: np.ndarray, at: int, digits: np.ndarray) -> bool:
     return take_magnitude(digits, _FIRST, _FIVE)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dmoments_init(words: np.ndarray, floats: np.ndarray, at: int) -> None:
     for i in range(DMOMENTS_WORDS):
         words[at + i] = 0
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dmoments_fold(words: np.ndarray, floats: np.ndarray, at: int, low: int, high: int) -> None:
     """One more int128 and its square: 6 ns.  Of an int64, high = low >> 63."""
     keep_inside()
@@ -695,7 +694,7 @@ def _put(digits: np.ndarray, at: int, amount: int) -> int:
     return amount >> DIGIT_BITS
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dmoments_merge(
     words: np.ndarray, floats: np.ndarray, into: int, other_words: np.ndarray, other_floats: np.ndarray, other_at: int
 ) -> None:
@@ -707,7 +706,7 @@ def dmoments_merge(
         settle(words, into + 6, _NINE)
 
 
-@njit(**KERNEL)
+@njit(**INTERNAL)
 def dmoments_final(words: np.ndarray, at: int, scale: int, scratch: np.ndarray) -> tuple[float, bool]:
     """The sample variance of value / 10^scale rounded once, and whether there is one; 0 <= scale <= 38: 200 ns."""
     n = words[at]

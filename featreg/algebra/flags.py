@@ -5,6 +5,9 @@ Python, a call costs what it costs in C; such a function may allocate nothing.
 """
 
 from featreg.algebra import undisturbed as _  # noqa: F401  before the first kernel is compiled or loaded
+from featreg.algebra.compiler import KernelCompiler, PartCompiler
 
-INTERNAL = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-ENTRY = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}  # what Python calls
+_PLAIN = {"nogil": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
+INTERNAL = {**_PLAIN, "no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+ENTRY = {**_PLAIN, "cache": True, "pipeline_class": KernelCompiler}  # what Python calls
+ALLOCATING = {**ENTRY, "_nrt": True}  # and makes arrays

@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import cfunc, types
 from numba.extending import intrinsic
 
+from featreg.algebra.compiler import KernelCompiler
 from featreg.algebra.schedule import Chunk, Program, State
 
 ROW, TABLE, _BLOCK = (types.Array(types.int64, dimensions, "C") for dimensions in (1, 2, 3))
@@ -72,4 +73,4 @@ class Kernel:
         return self._kept.address
 
     def compile(self):
-        return cfunc(_SIGNATURE, cache=True, error_model="numpy", _nrt=False)(self.function)
+        return cfunc(_SIGNATURE, cache=True, error_model="numpy", _nrt=False, pipeline_class=KernelCompiler)(self.function)

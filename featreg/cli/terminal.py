@@ -113,7 +113,7 @@ def say_if_compiling(settings: Settings, state: Any) -> None:
     from featreg.kernels import is_compiled
 
     if "NUMBA_CACHE_DIR" not in os.environ and not is_compiled(state):
-        note(settings, "first run here: compiling the kernels that are needed, once; some 15 s on two cores")
+        note(settings, "first run here: compiling the kernels that are needed, once; some 10 s on two cores")
 
 
 def value_text(value: Any) -> str:

@@ -123,6 +123,12 @@ class CompiledSet:
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.columns)
 
+    def derives(self, views: Mapping[str, CompiledView]) -> bool:
+        """Whether some value is computed from others, by the set or by one of its views."""
+        return bool(self.derived) or any(
+            views[lookup.view].by_name[name].derived for lookup in self.lookups for name, _ in lookup.features
+        )
+
 
 @dataclass(frozen=True)
 class Compiled:

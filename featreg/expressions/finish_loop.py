@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from featreg.algebra.flags import ALLOCATING, INTERNAL
 from featreg.expressions import opcodes as op
 
 NUMBERING = 1  # of `opcodes`
@@ -23,9 +24,6 @@ _DAY = np.int64(86_400_000_000)
 _LAST_DAY = np.int64(106_751_991)  # the last whole day of int64 microseconds
 _INFINITE_DATE = np.int64((1 << 31) - 1)
 _TWO_63, _TWO_64 = 2.0**63, 2.0**64
-
-# Only `run_finish` calls the others: they need no wrappers for Python, own no memory and divide by nothing that is zero.
-_INTERNAL = {"nogil": True, "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _VALUE, _NOTHING, _ERROR = np.uint8(op.IS_VALUE), np.uint8(op.IS_NOTHING), np.uint8(op.IS_ERROR)
 
@@ -65,12 +63,12 @@ _checked_subtract = _with_overflow("ssub_with_overflow")
 _checked_multiply = _with_overflow("smul_with_overflow")
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _bits(value):  # type: ignore[no-untyped-def]
     return _QUIET_NAN if math.isnan(value) else _raw_bits(value + 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+@njit(**ALLOCATING)
 def run_finish(codes, constants, words, valid, row_start, row_end):  # type: ignore[no-untyped-def]
     """Compute the outputs of rows `[row_start, row_end)` into their slots.
 
@@ -115,7 +113,7 @@ def run_finish(codes, constants, words, valid, row_start, row_end):  # type: ign
                 top += 1
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _unary(operation, operand, constants, word):  # type: ignore[no-untyped-def]
     """(word, status) of a whole number or, from F_NEGATE on, a DOUBLE."""
     if operation >= op.F_NEGATE:
@@ -148,7 +146,7 @@ def _unary(operation, operand, constants, word):  # type: ignore[no-untyped-def]
     return _epoch(operation, word)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _epoch(operation, micros):  # type: ignore[no-untyped-def]
     if micros == _MOST or micros == -_MOST:  # an infinite instant has no seconds
         return np.int64(0), _NOTHING
@@ -157,7 +155,7 @@ def _epoch(operation, micros):  # type: ignore[no-untyped-def]
     return (micros // 1000 if operation == op.EPOCH_MS else micros), _VALUE
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _date_to_timestamp(days):  # type: ignore[no-untyped-def]
     if days == _INFINITE_DATE or days == -_INFINITE_DATE:
         return (_MOST if days > 0 else -_MOST), _VALUE
@@ -166,7 +164,7 @@ def _date_to_timestamp(days):  # type: ignore[no-untyped-def]
     return days * _DAY, _VALUE
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _double_unary(operation, operand, constants, value):  # type: ignore[no-untyped-def]
     if operation == op.F_NEGATE:
         return _bits(-value), _VALUE
@@ -191,7 +189,7 @@ def _double_unary(operation, operand, constants, value):  # type: ignore[no-unty
     return _nearest(np.rint(value))
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _nearest(whole):  # type: ignore[no-untyped-def]
     """A whole DOUBLE as BIGINT; NULL where it has none."""
     if not -_TWO_63 <= whole < _TWO_63:
@@ -199,7 +197,7 @@ def _nearest(whole):  # type: ignore[no-untyped-def]
     return np.int64(whole), _VALUE
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _half_away(value):  # type: ignore[no-untyped-def]
     """C's round(): to the nearest whole number, halves away from zero."""
     whole = np.trunc(value)
@@ -208,7 +206,7 @@ def _half_away(value):  # type: ignore[no-untyped-def]
     return whole
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _round_to(value, digits):  # type: ignore[no-untyped-def]
     """Scale by a power of ten, round half away from zero, scale back; what has no such digits stays."""
     if digits == 0:
@@ -222,7 +220,7 @@ def _round_to(value, digits):  # type: ignore[no-untyped-def]
     return rounded if math.isfinite(rounded) else value
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _power_of_ten(digits):  # type: ignore[no-untyped-def]
     power = 1.0
     for _ in range(digits):
@@ -230,7 +228,7 @@ def _power_of_ten(digits):  # type: ignore[no-untyped-def]
     return power
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _decimal_to_double(digits, scale):  # type: ignore[no-untyped-def]
     """One rounding to 2**53; beyond, the whole part and the fraction are rounded apart and added, as DuckDB does."""
     if scale == 1 or -_EXACT_IN_DOUBLE <= digits <= _EXACT_IN_DOUBLE:
@@ -239,7 +237,7 @@ def _decimal_to_double(digits, scale):  # type: ignore[no-untyped-def]
     return float(whole) + float(digits - whole * scale) / float(scale)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _wide_to_double(low, high, scale):  # type: ignore[no-untyped-def]
     """A 128-bit DECIMAL; one that fits a word converts as a short one."""
     if high == low >> 63 and scale <= 18:
@@ -251,7 +249,7 @@ def _wide_to_double(low, high, scale):  # type: ignore[no-untyped-def]
     return _bits((float(high) * _TWO_64 + unsigned_low) / math.pow(10.0, float(scale)))
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _divide_half_away(word, divisor):  # type: ignore[no-untyped-def]
     whole = abs(word) // divisor
     if abs(word) - whole * divisor >= divisor - divisor // 2:
@@ -259,12 +257,12 @@ def _divide_half_away(word, divisor):  # type: ignore[no-untyped-def]
     return whole if word >= 0 else -whole
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _or_status(status, checked):  # type: ignore[no-untyped-def]
     return (np.int64(0), status) if checked[1] else (checked[0], _VALUE)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _truncated(left, right):  # type: ignore[no-untyped-def]
     """Whole division towards zero; right is neither 0 nor, with the least BIGINT on the left, -1."""
     quotient = left // right
@@ -273,7 +271,7 @@ def _truncated(left, right):  # type: ignore[no-untyped-def]
     return quotient
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _binary(operation, left, right):  # type: ignore[no-untyped-def]
     """(word, status) of two whole numbers or, from F_ADD on, two DOUBLEs."""
     if operation >= op.F_ADD:
@@ -289,7 +287,7 @@ def _binary(operation, left, right):  # type: ignore[no-untyped-def]
     return np.int64(_compare(operation, (left > right) - (left < right))), _VALUE
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _whole_division(operation, left, right):  # type: ignore[no-untyped-def]
     if right == 0:
         return np.int64(0), _NOTHING
@@ -301,7 +299,7 @@ def _whole_division(operation, left, right):  # type: ignore[no-untyped-def]
     return (quotient if operation == op.DIVIDE else left - quotient * right), _VALUE
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _double_binary(operation, left, right):  # type: ignore[no-untyped-def]
     if operation == op.F_ADD:
         return _bits(left + right), _VALUE
@@ -320,7 +318,7 @@ def _double_binary(operation, left, right):  # type: ignore[no-untyped-def]
     return np.int64(_compare(operation - op.F_ADD, _order(left, right))), _VALUE
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _order(left, right):  # type: ignore[no-untyped-def]
     """-1, 0 or 1; NaN equals itself and is above every number."""
     if math.isnan(left) or math.isnan(right):
@@ -328,7 +326,7 @@ def _order(left, right):  # type: ignore[no-untyped-def]
     return int(left > right) - int(left < right)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _compare(operation, order):  # type: ignore[no-untyped-def]
     if operation == op.EQUAL:
         return order == 0
@@ -343,7 +341,7 @@ def _compare(operation, order):  # type: ignore[no-untyped-def]
     return order >= 0
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _many(operation, stack, status, start, end):  # type: ignore[no-untyped-def]
     """(word, status) from the values in `[start, end)` of the stack."""
     if operation == op.CASE:
@@ -372,7 +370,7 @@ def _many(operation, stack, status, start, end):  # type: ignore[no-untyped-def]
     return _extreme(sign, doubles, stack, status, start, end)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _case(stack, status, start, end):  # type: ignore[no-untyped-def]
     """condition, value, ..., otherwise: the first TRUE, or an error met on the way."""
     for at in range(start, end - 1, 2):
@@ -383,7 +381,7 @@ def _case(stack, status, start, end):  # type: ignore[no-untyped-def]
     return stack[end - 1], status[end - 1]
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _logic(decisive, stack, status, start, end):  # type: ignore[no-untyped-def]
     """Three-valued AND (decided by 0) and OR (decided by 1)."""
     known = True
@@ -395,7 +393,7 @@ def _logic(decisive, stack, status, start, end):  # type: ignore[no-untyped-def]
     return (np.int64(1) - decisive, _VALUE) if known else (np.int64(0), _NOTHING)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _within(doubles, stack, status, start, end):  # type: ignore[no-untyped-def]
     if status[start] == _NOTHING:
         return np.int64(0), _NOTHING
@@ -408,7 +406,7 @@ def _within(doubles, stack, status, start, end):  # type: ignore[no-untyped-def]
     return np.int64(0), (_VALUE if known else _NOTHING)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _extreme(sign, doubles, stack, status, start, end):  # type: ignore[no-untyped-def]
     """least (sign -1) or greatest (1) of those that are not NULL."""
     best = -1
@@ -418,6 +416,6 @@ def _extreme(sign, doubles, stack, status, start, end):  # type: ignore[no-untyp
     return (stack[best], _VALUE) if best >= 0 else (np.int64(0), _NOTHING)
 
 
-@njit(**_INTERNAL)
+@njit(**INTERNAL)
 def _order_of(doubles, left, right):  # type: ignore[no-untyped-def]
     return _order(_double(left), _double(right)) if doubles else int(left > right) - int(left < right)

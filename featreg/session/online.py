@@ -27,7 +27,7 @@ from featreg.session.training_set import as_column
 from featreg.session.vectors import ColumnVectors, Derived, Place, Swept, Vector, Vectors, derived_from, no_vectors
 from featreg.stores.contract import Beside, Keys, Store, Take
 from featreg.sweep.finish import Column, Derivation
-from featreg.sweep.warm import READ, compile_for
+from featreg.sweep.warm import FINISH, READ, compile_for
 
 if TYPE_CHECKING:
     from featreg.session.registry import Registry
@@ -123,7 +123,8 @@ class SetReader:
     def __init__(self, online: OnlineReader, name: str, applied: Compiled):
         self.set: CompiledSet = applied.sets[name]
         self.store = online.store
-        compile_for(READ, (build_program(applied.views[lookup.view]) for lookup in self.set.lookups))
+        programs = (build_program(applied.views[lookup.view]) for lookup in self.set.lookups)
+        compile_for((*READ, *(FINISH if self.set.derives(applied.views) else ())), programs)
         stale_after, aggregates = online.registry.profile.stale_after, online.registry.aggregates
         self.lookups = [
             LookupReader(lookup, applied.views[lookup.view], online.serving, aggregates, stale_after) for lookup in self.set.lookups

@@ -447,18 +447,22 @@ class Registry:
         return remove_training_set(self, training_set)
 
     def warm(self) -> None:
-        """Compile, on all cores, the kernels that any verb needs for what is applied; those that were compiled here before are there.
+        """Compile, on two cores, the kernels that any verb needs for what is applied; those that were compiled here before are there.
 
-        Every verb compiles what it needs by itself: this is for an image that is built, or a service that must not wait later.
+        Every verb compiles what it needs by itself, and the first run into the store what any needs: this is for an image that
+        is built, or a service that must not wait later.
         """
         from featreg.kernels import use_cache
 
         use_cache(self.profile.state)
         from featreg.compile.program import build_program, program_in_order
-        from featreg.sweep.warm import EVERY, compile_for
+        from featreg.sweep.warm import FINISH, READ, WRITE, compile_for
 
-        programs = [build_program(view) for view in self.applied().compiled.views.values()]
-        compile_for(EVERY, [*programs, *filter(None, map(program_in_order, programs))])
+        compiled = self.applied().compiled
+        programs = [build_program(view) for view in compiled.views.values()]
+        derives = any(one.derives(compiled.views) for one in compiled.sets.values())
+        entries = (*WRITE, *READ, *(FINISH if derives else ()))
+        compile_for(entries, [*programs, *filter(None, map(program_in_order, programs))])
 
     # Online ----------------------------------------------------------------------------------
 
@@ -470,8 +474,9 @@ class Registry:
         views: some of them by name; those that only a pin still reads are called `view@model:version`.
         Raises: UsageError, DataError, StoreError, RefusedError when a known file changed (remedy: rebuild).
         """
-        from featreg.kernels import use_cache
+        from featreg.kernels import is_compiled, use_cache
 
+        is_first = not is_compiled(self.profile.state)
         use_cache(self.profile.state)
         from featreg.session.materialize import materialize
         from featreg.session.receipts import tell_materialized
@@ -490,6 +495,8 @@ class Registry:
             tell_materialized(self.events, receipt, known[receipt.view], applied.generation)
 
         until = None if to is None else parse_instant(to)
+        if is_first:
+            self.warm()
         return materialize(self.engine, self.profile, chosen, self.aggregates, until, rebuild, progress, filled, self.run_finder())
 
     def run_finder(self) -> "Find":

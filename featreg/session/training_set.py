@@ -167,9 +167,8 @@ def fill(
 
 def _compile(compiled: CompiledSet, views: Mapping[str, CompiledView]) -> None:
     """Compile on all cores what filling takes, where it never was."""
-    needed = [(views[lookup.view], needed_of(lookup, views[lookup.view])) for lookup in compiled.lookups]
-    derives = compiled.derived or any(view.by_name[name].derived for view, names in needed for name in names)
-    compile_for((*BACKFILL, *(FINISH if derives else ())), (program_of(view, names) for view, names in needed))
+    programs = (program_of(views[lookup.view], needed_of(lookup, views[lookup.view])) for lookup in compiled.lookups)
+    compile_for((*BACKFILL, *(FINISH if compiled.derives(views) else ())), programs)
 
 
 def needed_of(lookup: Lookup, view: CompiledView) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from featreg.algebra.flags import INTERNAL
+from featreg.algebra.flags import ALLOCATING, ENTRY, INTERNAL
 from featreg.algebra.pools import is_same_text
 from featreg.algebra.tally import hash_text, hash_word
 from featreg.sweep.words import WordWriter, is_text
@@ -98,7 +98,7 @@ def _place_of(words, row, texts, has_text, pool, mark, table, key_words, marks, 
     return place
 
 
-@njit(cache=True, nogil=True)
+@njit(**ALLOCATING)
 def _name(words, keyless, texts, has_text, pool, keyless_number, table, key_words, marks, count, numbers):
     for row in range(numbers.shape[0]):
         if keyless[row]:
@@ -119,7 +119,7 @@ def _name(words, keyless, texts, has_text, pool, keyless_number, table, key_word
     return table, count
 
 
-@njit(cache=True, nogil=True)
+@njit(**ALLOCATING)
 def _grown(table, marks):
     grown = np.full(4 * table.shape[0], -1, np.int32)
     for old in range(table.shape[0]):
@@ -131,7 +131,7 @@ def _grown(table, marks):
     return grown
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _find(words, keyless, texts, has_text, pool, table, key_words, marks, key_pool, numbers):
     for row in range(numbers.shape[0]):
         numbers[row] = -1

@@ -101,7 +101,7 @@ def answer(frame, words, starts, heads, head_starts, more, cutoffs, first):
     Returns as `advance` does, or SHORT + what there was too little room for, and then nothing counts of the keys at hand: those from
     CURSOR_FIRST to CURSOR_BEHIND; those before are answered.
     """
-    program, chunk, state = bundles(frame)
+    _program, chunk, state = bundles(frame)
     cursor, m, most = state.cursor, cutoffs.shape[0], state.carried.shape[0]
     while first < m:
         behind, size = first, np.int64(0)
@@ -112,7 +112,7 @@ def answer(frame, words, starts, heads, head_starts, more, cutoffs, first):
         for i in range(cursor.shape[0]):
             cursor[i] = 0
         cursor[CURSOR_FIRST], cursor[CURSOR_BEHIND] = first, behind
-        short = load_keys(program, state, words, starts[first : behind + 1], more[first:behind])
+        short = load_keys(frame, words, starts[first : behind + 1], more[first:behind])
         if short != READY:
             return SHORT + short
         rows = lay_out_rows(heads, head_starts[first : behind + 1], cutoffs[first:behind], chunk)

@@ -14,6 +14,7 @@ from threading import Lock
 import numpy as np
 from numba import njit
 
+from featreg.algebra.flags import ENTRY
 from featreg.algebra.schedule import LENGTH_BITS
 from featreg.compile.program import SweepProgram
 from featreg.sweep.sweeper import Results
@@ -87,7 +88,7 @@ class Gathering:
         return np.concatenate(pools), np.concatenate([one.text for one in found])
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _scatter(values, rows, out):
     for i in range(rows.shape[0]):
         out[rows[i]] = values[i]

@@ -8,7 +8,7 @@ SHAPE is the number of rows, and bits for what is left out: the event times, and
 import numpy as np
 from numba import njit
 
-from featreg.algebra.flags import INTERNAL
+from featreg.algebra.flags import ENTRY, INTERNAL
 from featreg.algebra.pools import copy_items
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT
 
@@ -39,7 +39,7 @@ def rows_of(heads, starts, k):
     return heads[starts[k] + HEAD_SHAPE] & _ROWS if starts[k + 1] > starts[k] else np.int64(0)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def lay_out_rows(heads, starts, cutoffs, chunk):
     """Write the head rows of m keys with `v < cutoffs[k]`, and behind each key's rows its spine row k (unless cutoffs are empty).
 
@@ -84,7 +84,7 @@ def lay_out_rows(heads, starts, cutoffs, chunk):
     return row
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def count_rows(heads, begins, ends, before, counts):
     """counts [2, m]: how many rows each head has, and how many of them are visible before an instant.  As in `pack_heads`."""
     for k in range(begins.shape[0]):
@@ -96,7 +96,7 @@ def count_rows(heads, begins, ends, before, counts):
         counts[0, k], counts[1, k] = n, seen
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def pack_heads(heads, begins, ends, order, keys, runs, chunk, out, out_ends):
     """Write the heads of all keys, some of no row: what the head of key k has now, at `heads[begins[k]:ends[k]]`, and behind it those of
     the rows `order` of the chunk (sorted by key) that are the key's; False when `out` is too small.

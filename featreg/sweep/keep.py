@@ -10,9 +10,10 @@ texts are not written: the bytes of a key depend on its live tiles alone.
 import numpy as np
 from numba import njit
 
+from featreg.algebra import flags
 from featreg.algebra.exact import DSUM_WORDS as _  # noqa: F401  exact arithmetic must be there before cached kernels are
 from featreg.algebra.exact import MOMENTS_WIDE_WORDS, SUM_WIDE_WORDS
-from featreg.algebra.flags import INTERNAL
+from featreg.algebra.frame import bundles
 from featreg.algebra.pools import copy_items, copy_text
 from featreg.algebra.ranked import PART_TEXT
 from featreg.algebra.schedule import (
@@ -49,7 +50,7 @@ AT_FORM, AT_S, AT_RUN, AT_HEAP, AT_TEXT, AT_COUNTS = range(6)
 READY, SHORT_TILES, SHORT_RECORDS, SHORT_HEAP, SHORT_TEXT = range(5)
 
 
-@njit(**INTERNAL)
+@njit(**flags.INTERNAL)
 def _handle_place(kind):
     """Where in a record its handle into the heap is; -1 for none."""
     if kind == SUM:
@@ -59,7 +60,7 @@ def _handle_place(kind):
     return 0 if kind == TALLY else -1
 
 
-@njit(**INTERNAL)
+@njit(**flags.INTERNAL)
 def _move_records(program, slot, records, at, count, heap, heap_by, text_by):
     """Make `count` records that were copied with their whole heap and text point to where those are now."""
     kind, width, is_text = program.slots[slot, SLOT_KIND], program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_BYTES] > 0
@@ -86,13 +87,14 @@ def _move_records(program, slot, records, at, count, heap, heap_by, text_by):
                 records[handle] += heap_by << 3
 
 
-@njit(cache=True, nogil=True)
-def load_keys(program, state, words, starts, more):
-    """Take the states of m keys (key k at `words[starts[k]:starts[k + 1]]`, none when empty) into `state`.
+@njit(**flags.ENTRY)
+def load_keys(frame, words, starts, more):
+    """Take the states of m keys (key k at `words[starts[k]:starts[k + 1]]`, none when empty) into the state of the frame at this address.
 
     more [m]: how many rows will come to a key, each a tile at most.
     Returns READY, or what there is too little room for; then nothing that was loaded counts.
     """
+    program, _chunk, state = bundles(frame)
     n_levels, n_groups = program.shifts.shape[0], program.groups.shape[0]
     tops = state.tops
     tops[TOP_HEAP] = tops[TOP_TEXT] = 0
@@ -155,7 +157,7 @@ def load_keys(program, state, words, starts, more):
     return READY
 
 
-@njit(**INTERNAL)
+@njit(**flags.INTERNAL)
 def _live_words(program, state, k, s):
     """Drop the tiles of key k that no window at or after `s` sees; the words that its state takes, at most, without text."""
     n_levels = program.shifts.shape[0]
@@ -181,7 +183,7 @@ def _live_words(program, state, k, s):
     return size
 
 
-@njit(**INTERNAL)
+@njit(**flags.INTERNAL)
 def _block_words(kind, handle, heap):
     if kind == TALLY:
         return HEADER + ENTRY * heap[handle - 1] if handle > 0 else np.int64(0)
@@ -190,7 +192,7 @@ def _block_words(kind, handle, heap):
     return np.int64(SUM_WIDE_WORDS) if kind == SUM else np.int64(MOMENTS_WIDE_WORDS)
 
 
-@njit(**INTERNAL)
+@njit(**flags.INTERNAL)
 def _write_record(program, slot, state, at, out, to, heap_at, heap_used, s):
     """Copy a record to `out[to]`, what it holds behind it; texts go to `out_text`.  Returns the words of heap used now."""
     kind, width, is_text = program.slots[slot, SLOT_KIND], program.slots[slot, SLOT_WIDTH], program.slots[slot, SLOT_BYTES] > 0
@@ -220,7 +222,7 @@ def _write_record(program, slot, state, at, out, to, heap_at, heap_used, s):
     return heap_used
 
 
-@njit(**INTERNAL)
+@njit(**flags.INTERNAL)
 def _write_map(program, slot, state, block, out, to, heap_at, heap_used, s, is_text):
     """Copy the live entries of a map into one that fits them."""
     heap = state.heap
@@ -252,13 +254,14 @@ def _write_map(program, slot, state, block, out, to, heap_at, heap_used, s, is_t
     return heap_used + HEADER + ENTRY * capacity
 
 
-@njit(cache=True, nogil=True)
-def dump_keys(program, state, k, keys, s, run, out, ends):
+@njit(**flags.ENTRY)
+def dump_keys(frame, k, keys, s, run, out, ends):
     """Write the states of keys from k on into `out`, key i ending at `ends[i]`; returns the first key there was no room for.
 
     The first of a call begins at `ends[k - 1]`, or 0.  Texts pass through `out_text`, which must hold
     TEXT_COPIES times `text`, for every level has its own.
     """
+    program, _chunk, state = bundles(frame)
     n_levels = program.shifts.shape[0]
     while k < keys:
         begin = ends[k - 1] if k > 0 else np.int64(0)

@@ -151,10 +151,10 @@ class KeptSweeper(Sweeper):
         """Load the states of `keys` keys and fold the rows of a chunk into them."""
         self._keys(keys)
         more = np.bincount(chunk.key_index, minlength=keys).astype(np.int64) if len(chunk.key_index) else np.zeros(keys, np.int64)
-        short = load_keys(self.tables, self.kept_state, words, starts, more)
+        short = load_keys(self._frame(), words, starts, more)
         while short != READY:
             self._enlarge(short)
-            short = load_keys(self.tables, self.kept_state, words, starts, more)
+            short = load_keys(self._frame(), words, starts, more)
         self.run(chunk)
         self.kept_state = self.state()
 
@@ -166,7 +166,7 @@ class KeptSweeper(Sweeper):
         self.kept_state = self.state()
         ends, done, out = np.zeros(keys, np.int64), 0, np.empty(1 << 16, np.int64)
         while done < keys:
-            done = dump_keys(self.tables, self.kept_state, done, keys, s_at, run, out, ends)
+            done = dump_keys(self._frame(), done, keys, s_at, run, out, ends)
             if done < keys:
                 out = np.concatenate((out, np.empty(len(out), np.int64)))
         return (out[: ends[-1]] if keys else out[:0]).data.cast("B"), ends

@@ -3,10 +3,11 @@
 import numpy as np
 from numba import njit
 
+from featreg.algebra.flags import ENTRY
 from featreg.algebra.pools import compare_text
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def number_keys(keys, valid, texts, pool, instant, spine_row, key_index):
     """Write each row's key number, ascending from 0, and return how many keys there are.
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from featreg.algebra.flags import ALLOCATING, ENTRY
 from featreg.sweep.words import WordWriter
 from featreg.vocabulary import BIGINT, DataType
 
@@ -97,7 +98,7 @@ class Shares:
         return True
 
 
-@njit(cache=True, nogil=True)
+@njit(**ALLOCATING)
 def _deal(keys, share_bits, top, starts, order):
     """Order rows by share, as they come within one, without those of no key; returns how many.  `top` rows are held already."""
     shares, n = np.int64(1) << share_bits, np.int64(0)
@@ -118,13 +119,13 @@ def _deal(keys, share_bits, top, starts, order):
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _put(values, order, out):
     for i in range(order.shape[0]):
         out[i] = values[order[i]]
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _put_halves(words, order, low, high, both):
     """Write the low halves, and with `both` the high ones; returns whether a high one is not 0."""
     bits = np.int64(0)
@@ -137,7 +138,7 @@ def _put_halves(words, order, low, high, both):
     return bits >> 32 != 0
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _take(source, low, high, null, words, valid):
     for i in range(source.shape[0]):
         row = source[i]

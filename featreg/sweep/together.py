@@ -7,7 +7,7 @@ order of time already; only the rows of keys that are not are sorted.
 import numpy as np
 from numba import njit
 
-from featreg.algebra.flags import INTERNAL
+from featreg.algebra.flags import ALLOCATING, INTERNAL
 from featreg.algebra.schedule import NO_START, Chunk
 from featreg.sweep.shares import Shares
 
@@ -82,7 +82,7 @@ def _sort(rows, words, first, second, spare):
         width *= 2
 
 
-@njit(cache=True, nogil=True)
+@njit(**ALLOCATING)
 def by_key(keys, words, lows, highs, first, second, bits, most):
     """Rows lows[b]..highs[b] of all batches b by key and, of each key, in order of (words[first], words[second]).
 
@@ -111,7 +111,7 @@ def by_key(keys, words, lows, highs, first, second, bits, most):
     return ordered, begins
 
 
-@njit(cache=True, nogil=True)
+@njit(**ALLOCATING)
 def walk_together(words, seen, seen_begins, spine_words, asked, asked_begins):
     """Lay out rows as a chunk has them: source (the event, -1 for a question), key_index, spine_row, instant, event_time.
 

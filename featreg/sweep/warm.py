@@ -1,8 +1,8 @@
 """Compile kernels on two cores: what is compiled for the first time is most of a first run.
 
 numba compiles under one lock, so a second process compiles into the same cache meanwhile.
-Each takes the longest that is left, when it is done with one.  Should the second fail,
-this process compiles what it had begun when it gets there.
+They take what is left of one list from its two ends.  Should the second fail, this process
+compiles what it had begun when it gets there.
 """
 
 import gc
@@ -14,24 +14,26 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import numba
 from numba import types
 
-from featreg.algebra.frame import BYTES_TABLE, CHUNK, PROGRAM, ROW, STATE, TABLE
-from featreg.algebra.schedule import COUNT, EXTREME, INTEGER_SUM, MOMENTS, RANKED, SPANS, SUM, TALLY, WIDE_MOMENTS
-from featreg.compile.program import SweepProgram
+from featreg.algebra.frame import BYTES_TABLE, CHUNK, ROW, TABLE
 from featreg.expressions import run_finish
 from featreg.sweep.execute import KERNELS, advance, answer
 from featreg.sweep.head import count_rows, lay_out_rows, pack_heads
 from featreg.sweep.keep import dump_keys, load_keys
 
+if TYPE_CHECKING:
+    from featreg.compile.program import SweepProgram
+
 _WORD, _COUNTS = types.int64, types.Array(types.int64, 2, "C")
 _ENTRIES = {
     "advance": (advance, (_WORD,)),
     "answer": (answer, (_WORD, ROW, ROW, ROW, ROW, ROW, ROW, _WORD)),
-    "load_keys": (load_keys, (PROGRAM, STATE, ROW, ROW, ROW)),
-    "dump_keys": (dump_keys, (PROGRAM, STATE, _WORD, _WORD, _WORD, _WORD, ROW, ROW)),
+    "load_keys": (load_keys, (_WORD, ROW, ROW, ROW)),
+    "dump_keys": (dump_keys, (_WORD, _WORD, _WORD, _WORD, _WORD, ROW, ROW)),
     "lay_out_rows": (lay_out_rows, (ROW, ROW, ROW, CHUNK)),
     "count_rows": (count_rows, (ROW, ROW, ROW, _WORD, _COUNTS)),
     "pack_heads": (pack_heads, (ROW, ROW, ROW, ROW, _WORD, ROW, CHUNK, ROW, ROW)),
@@ -39,22 +41,21 @@ _ENTRIES = {
 }
 BACKFILL, WRITE, READ = ("advance",), ("advance", "load_keys", "dump_keys", "lay_out_rows", "count_rows", "pack_heads"), ("answer",)
 FINISH = ("run_finish",)  # where features are derived
-EVERY = (*WRITE, *READ, *FINISH)
-# About how many seconds each takes: the longest are begun first.
-_KERNEL_SECONDS = {COUNT: 0.3, SUM: 2.7, INTEGER_SUM: 1.1, EXTREME: 0.4, RANKED: 1.8, MOMENTS: 2.2, WIDE_MOMENTS: 1.6, TALLY: 2.6}
-_KERNEL_SECONDS |= {SPANS: 1.0}
-_SECONDS = {"advance": 2.6, "answer": 5.5, "load_keys": 1.3, "dump_keys": 2.3, "lay_out_rows": 0.3, "count_rows": 0.2, "pack_heads": 1.0}
-_SECONDS |= {"run_finish": 2.2} | {KERNELS[kind].function.__name__: seconds for kind, seconds in _KERNEL_SECONDS.items()}
 _BY_NAME = {kernel.function.__name__: kernel for kernel in KERNELS.values()}
+# Kin stand together, for one process to compile what they share once, and the short ones in the middle.
+_KIN = (
+    *("advance", "load_keys", "lay_out_rows", "answer", "dump_keys", "pack_heads", "run_finish", "write_spans", "count_rows"),
+    *("run_counts", "run_tally", "run_ranked", "run_extremes", "run_integer_sums", "run_wide_moments", "run_moments", "run_sums"),
+)
 
 
-def compile_for(entries: Sequence[str], programs: Iterable[SweepProgram]) -> None:
+def compile_for(entries: Sequence[str], programs: "Iterable[SweepProgram]") -> None:
     """See that these entries and all kernels of the programs are compiled; what never was is compiled on two cores."""
     kinds = sorted({kind for program in programs for kind in program.kinds})
     missing = _missing([*(KERNELS[kind].function.__name__ for kind in kinds), *entries])
     if len(missing) < 2 or (os.cpu_count() or 1) < 2:
         return
-    left = deque(sorted(missing, key=lambda name: -_SECONDS[name]))
+    left = deque(sorted(missing, key=_KIN.index))
     command, pipe = [sys.executable, "-m", "featreg.sweep.warm"], subprocess.PIPE
     second = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
     feeder = Thread(target=_feed, args=(second, left), daemon=True)
@@ -74,7 +75,7 @@ def _feed(second: subprocess.Popen[str], left: deque[str]) -> None:
     assert second.stdin is not None and second.stdout is not None
     with suppress(IndexError, BrokenPipeError):
         while second.stdout.readline():
-            second.stdin.write(f"{left.popleft()}\n")
+            second.stdin.write(f"{left.pop()}\n")
     with suppress(BrokenPipeError):
         second.stdin.close()
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from featreg.algebra.flags import ENTRY
 from featreg.algebra.schedule import LENGTH_BITS, LONGEST_TEXT, OVERFLOW
 from featreg.errors import DataError
 from featreg.vocabulary import DataType
@@ -49,7 +50,7 @@ def arrow_type(data_type: DataType) -> pa.DataType:
     raise AssertionError(data_type)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def encode_doubles(bits, words):
     """Put double bits in order, normalised."""
     for i in range(bits.shape[0]):
@@ -61,7 +62,7 @@ def encode_doubles(bits, words):
         words[i] = word ^ ((word >> 63) & 0x7FFFFFFFFFFFFFFF)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _encode_texts(offsets, base, words):
     for i in range(words.shape[0]):
         length = offsets[i + 1] - offsets[i]
@@ -143,7 +144,7 @@ class WordWriter:
         self._used += len(pool)
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _offsets_of(words, valid, offsets):
     total = 0
     for i in range(words.shape[0]):
@@ -154,7 +155,7 @@ def _offsets_of(words, valid, offsets):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _gather(words, valid, pool, stride, out):
     to = 0
     for i in range(words.shape[0]):
@@ -165,7 +166,7 @@ def _gather(words, valid, pool, stride, out):
                 to += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**ENTRY)
 def _gather_items(words, valid, pool, step, field, out):
     to = 0
     for i in range(words.shape[0]):

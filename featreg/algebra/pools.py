@@ -1,6 +1,7 @@
 """Append to pools of bytes and words that the driver makes larger when a kernel stops for room."""
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
@@ -57,20 +58,16 @@ def plain_word(word, is_double):
     return word ^ ((word >> 63) & 0x7FFFFFFFFFFFFFFF) if is_double else word
 
 
-@njit(**INTERNAL)
-def _bytes(pool, at, count):
-    """So many bytes, a number that is written out, as a big-endian word; LLVM makes one load of them."""
-    keep_inside()
-    a, word = np.uint64(at), np.uint64(0)
-    for i in range(count):
-        word = word << np.uint64(8) | np.uint64(pool[a + np.uint64(i)])
-    return word
+@intrinsic
+def eight_bytes(typing, pool, at):
+    """Eight bytes of a pool as a big-endian word, so that words compare as the bytes do."""
 
+    def load(context, builder, signature, values):
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        place = builder.bitcast(builder.gep(data, [values[1]]), ir.IntType(64).as_pointer())
+        return builder.bswap(builder.load(place, align=1))
 
-@njit(**INTERNAL)
-def eight_bytes(pool, at):
-    """Eight bytes as a big-endian word, so that words compare as the bytes do."""
-    return _bytes(pool, at, 8)
+    return types.uint64(pool, types.int64), load
 
 
 @njit(**INTERNAL)
@@ -109,9 +106,9 @@ def is_same_text(a_pool, a, b_pool, b):
     if length >= 8:  # the first eight and the last eight
         a_end, b_end = a_at + length - 8, b_at + length - 8
         return eight_bytes(a_pool, a_at) == eight_bytes(b_pool, b_at) and eight_bytes(a_pool, a_end) == eight_bytes(b_pool, b_end)
-    if length >= 4:
-        a_end, b_end = a_at + length - 4, b_at + length - 4
-        return _bytes(a_pool, a_at, 4) == _bytes(b_pool, b_at, 4) and _bytes(a_pool, a_end, 4) == _bytes(b_pool, b_end, 4)
+    if a_at + 8 <= a_pool.shape[0] and b_at + 8 <= b_pool.shape[0]:  # with what is behind them, which does not count
+        different = eight_bytes(a_pool, a_at) ^ eight_bytes(b_pool, b_at)
+        return length == 0 or different >> np.uint64(64 - 8 * length) == 0
     for i in range(length):
         if a_pool[a_at + i] != b_pool[b_at + i]:
             return False

@@ -116,6 +116,7 @@ def _grown(heap, tops, at, oldest):
 @njit(**INTERNAL)
 def fold_tally(heap, tops, at, mode, mark, value, is_text, number, pool, text, oldest):
     """Bring a value's number into the map `at`; returns where the map is now."""
+    keep_inside()
     entry = _locate(heap, at, mark, value, is_text, pool, text)
     if heap[entry] != 0:
         heap[entry + 2] = max(heap[entry + 2], number) if mode > 0 else heap[entry + 2] + number
@@ -227,6 +228,7 @@ def _pour(heap, tops, into, other, mode, is_text, text):
 
     As `fold_tally` for each entry, which called from here takes a third longer.
     """
+    keep_inside()
     for i in range(heap[other]):
         entry = other + HEADER + ENTRY * i
         mark, value, number = heap[entry], heap[entry + 1], heap[entry + 2]

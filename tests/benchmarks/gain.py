@@ -27,9 +27,6 @@ ONE = '"kinds": agg.avg("category").over("30d")'
 
 
 def run(events: int) -> None:
-    from featreg.kernels import use_cache
-
-    use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")
     table = pq.read_table(data.events(events))
     end = int(table["event_at"][len(table) - 1].cast(pa.int64()).as_py()) + 1
     for number in range(2):  # the first compiles kernels

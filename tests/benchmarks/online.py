@@ -56,9 +56,6 @@ bench = FeatureSet(name="bench", features=[a.all(), b.all().prefix("b_")])
 
 
 def run(events: int, varchar: bool, window: str, feast: str | None) -> None:
-    from featreg.kernels import use_cache
-
-    use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")  # kernels are not what is timed
     import featreg
     from featreg.session.source_files import SETTLED
 

@@ -5,10 +5,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from featreg.kernels import use_cache
-
-use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")  # kernels are not what is timed
-
 WINDOWS = '"1h", "1d", "7d", "30d"'
 ALL = f"""
         "count": agg.count().over({WINDOWS}),

@@ -63,9 +63,6 @@ def read_beside(root: str, told: Any, ready: Any, stop: Any) -> None:
 
     import featreg
     from featreg.errors import RefusedError
-    from featreg.kernels import use_cache
-
-    use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")
     users = np.random.default_rng(3).choice(pq.read_table(data.events(4_000_000))["user_id"].to_numpy(), 100_000)
     taken, number = [], 0
     with featreg.open(root) as registry:
@@ -288,9 +285,6 @@ def main() -> None:
     parser.add_argument("--hot", type=int, default=0)
     parser.add_argument("--hot-share", type=float, default=0)
     asked = parser.parse_args()
-    from featreg.kernels import use_cache
-
-    use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")
     if asked.soak:
         soak(asked.soak, asked.rate)
     elif asked.hot or asked.hot_share:

@@ -162,9 +162,6 @@ def main() -> None:
     parser.add_argument("--soak", type=float, default=0)
     parser.add_argument("--rate", type=float, default=10_000, help="events a second of the soak")
     asked = parser.parse_args()
-    from featreg.kernels import use_cache
-
-    use_cache(Path(tempfile.gettempdir()) / "featreg-benchmarks")
     if asked.soak:
         sys.exit(soak(asked.soak, asked.rate))
     throughput([int(size) for size in asked.sizes.split(",")], asked.seconds)

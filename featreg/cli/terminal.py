@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -112,7 +111,7 @@ def say_if_compiling(settings: Settings, state: Any) -> None:
     """Tell whoever waits that the first run compiles the kernels."""
     from featreg.kernels import is_compiled
 
-    if "NUMBA_CACHE_DIR" not in os.environ and not is_compiled(state):
+    if not is_compiled(state):
         note(settings, "first run here: compiling the kernels that are needed, once; some 10 s on two cores")
 
 

@@ -452,13 +452,16 @@ class Registry:
         Every verb compiles what it needs by itself, and the first run into the store what any needs: this is for an image that
         is built, or a service that must not wait later.
         """
-        from featreg.kernels import use_cache
+        from featreg.kernels import is_compiled, start_compiler, use_cache
 
+        is_first = not is_compiled(self.profile.state)
         use_cache(self.profile.state)
+        compiled = self.applied().compiled
+        if is_first:
+            start_compiler()
         from featreg.compile.program import build_program, program_in_order
         from featreg.sweep.warm import FINISH, READ, WRITE, compile_for
 
-        compiled = self.applied().compiled
         programs = [build_program(view) for view in compiled.views.values()]
         derives = any(one.derives(compiled.views) for one in compiled.sets.values())
         entries = (*WRITE, *READ, *(FINISH if derives else ()))
@@ -476,12 +479,6 @@ class Registry:
         """
         from featreg.kernels import is_compiled, use_cache
 
-        is_first = not is_compiled(self.profile.state)
-        use_cache(self.profile.state)
-        from featreg.session.materialize import materialize
-        from featreg.session.receipts import tell_materialized
-        from featreg.session.serving import serve_newest
-
         applied = self.applied()
         known = self.views_to_fill()
         if to in known:
@@ -489,14 +486,18 @@ class Registry:
             raise UsageError(f"{told}\n  Write materialize(views=[{to!r}]).")
         names = list(known) if views is None else [views] if isinstance(views, str) else list(views)
         chosen = [_find(known, name, "feature view") for name in names]
+        until = None if to is None else parse_instant(to)
+        if not is_compiled(self.profile.state):
+            self.warm()
+        use_cache(self.profile.state)
+        from featreg.session.materialize import materialize
+        from featreg.session.receipts import tell_materialized
+        from featreg.session.serving import serve_newest
 
         def filled(store: "Store", receipt: "Receipt") -> None:
             serve_newest(self, store)
             tell_materialized(self.events, receipt, known[receipt.view], applied.generation)
 
-        until = None if to is None else parse_instant(to)
-        if is_first:
-            self.warm()
         return materialize(self.engine, self.profile, chosen, self.aggregates, until, rebuild, progress, filled, self.run_finder())
 
     def run_finder(self) -> "Find":

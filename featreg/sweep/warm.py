@@ -21,6 +21,7 @@ from numba import types
 
 from featreg.algebra.frame import BYTES_TABLE, CHUNK, ROW, TABLE
 from featreg.expressions import run_finish
+from featreg.kernels import compiler
 from featreg.sweep.execute import KERNELS, advance, answer
 from featreg.sweep.head import count_rows, lay_out_rows, pack_heads
 from featreg.sweep.keep import dump_keys, load_keys
@@ -56,8 +57,7 @@ def compile_for(entries: Sequence[str], programs: "Iterable[SweepProgram]") -> N
     if len(missing) < 2 or (os.cpu_count() or 1) < 2:
         return
     left = deque(sorted(missing, key=_KIN.index))
-    command, pipe = [sys.executable, "-m", "featreg.sweep.warm"], subprocess.PIPE
-    second = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
+    second = compiler()
     feeder = Thread(target=_feed, args=(second, left), daemon=True)
     feeder.start()
     try:

@@ -114,21 +114,19 @@ def _grown(heap, tops, at, oldest):
 
 
 @njit(**INTERNAL)
-def fold_tally(heap, tops, at, mode, mark, value, is_text, number, pool, text, oldest):
-    """Bring a value's number into the map `at`; returns where the map is now."""
+def _fold(heap, tops, at, mode, mark, value, is_text, number, pool, text, oldest):
+    """Bring a value's number into the map `at`; returns where the map is now, and the entry if it is new, else -1."""
     keep_inside()
     entry = _locate(heap, at, mark, value, is_text, pool, text)
     if heap[entry] != 0:
         heap[entry + 2] = max(heap[entry + 2], number) if mode > 0 else heap[entry + 2] + number
-        return at
+        return at, np.int64(-1)
     if 4 * (heap[at + 1] + 1) > 3 * heap[at]:
         at = _grown(heap, tops, at, oldest)
         entry = _locate(heap, at, mark, value, is_text, pool, text)
-    heap[entry] = mark
-    heap[entry + 1] = copy_text(pool, value, text, tops, TOP_TEXT) if is_text else value
-    heap[entry + 2] = number
+    heap[entry], heap[entry + 1], heap[entry + 2] = mark, value, number
     heap[at + 1] += 1
-    return at
+    return at, entry
 
 
 @njit(**INTERNAL)
@@ -224,25 +222,13 @@ def _give_distinct(state, out, row, at, start):
 
 @njit(**INTERNAL)
 def _pour(heap, tops, into, other, mode, is_text, text):
-    """Merge map `other` into map `into`, whose texts are in the same pool; returns where the map is now.
-
-    As `fold_tally` for each entry, which called from here takes a third longer.
-    """
+    """Merge map `other` into map `into`, whose texts are in the same pool; returns where the map is now."""
     keep_inside()
     for i in range(heap[other]):
         entry = other + HEADER + ENTRY * i
         mark, value, number = heap[entry], heap[entry + 1], heap[entry + 2]
-        if mark == 0:
-            continue
-        found = _locate(heap, into, mark, value, is_text, text, text)
-        if heap[found] != 0:
-            heap[found + 2] = max(heap[found + 2], number) if mode > 0 else heap[found + 2] + number
-            continue
-        if 4 * (heap[into + 1] + 1) > 3 * heap[into]:
-            into = _grown(heap, tops, into, _NEVER)
-            found = _locate(heap, into, mark, value, is_text, text, text)
-        heap[found], heap[found + 1], heap[found + 2] = mark, value, number
-        heap[into + 1] += 1
+        if mark != 0:
+            into, _ = _fold(heap, tops, into, mode, mark, value, is_text, number, text, text, _NEVER)
     return into
 
 
@@ -314,9 +300,10 @@ def run_tally(slot: int, op: int, n_ops: int, frame: int) -> int:
                 mark = hash_text(chunk.text, value) if is_text else hash_word(value)
                 number = chunk.event_time[row] if mode > 0 else np.int64(1)
                 oldest = chunk.instant[row] - span if mode > 0 and span >= 0 else _NEVER
-                records[at] = (
-                    fold_tally(heap, tops, records[at] - 1, mode, mark, value, is_text, number, chunk.text, text, oldest) + 1
-                )
+                place, entry = _fold(heap, tops, records[at] - 1, mode, mark, value, is_text, number, chunk.text, text, oldest)
+                if is_text and entry >= 0:
+                    heap[entry + 1] = copy_text(chunk.text, value, text, tops, TOP_TEXT)
+                records[at] = place + 1
             op += 2
         elif word & 2:
             into, other = base + ((word >> 3) & 0x3FFFFFFF), records[base + (word >> 33)] - 1

@@ -119,7 +119,10 @@ def is_same_text(a_pool, a, b_pool, b):
 def copy_text(source, text, pool, tops, top):
     """Append a text to a pool that has room for it; returns where it is."""
     at, length, to = text >> LENGTH_BITS, text & LONGEST_TEXT, tops[top]
-    copy_items(pool, to, source, at, length)
+    if length <= 8 and at + 8 <= source.shape[0] and to + 8 <= pool.shape[0]:  # with what is behind it: a move, no call
+        copy_items(pool, to, source, at, np.int64(8))
+    else:
+        copy_items(pool, to, source, at, length)
     tops[top] = to + length
     return to << LENGTH_BITS | length
 

@@ -7,7 +7,6 @@ compiles what it had begun when it gets there.
 
 import gc
 import os
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,8 @@ from featreg.sweep.head import count_rows, lay_out_rows, pack_heads
 from featreg.sweep.keep import dump_keys, load_keys
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
     from featreg.compile.program import SweepProgram
 
 _WORD, _COUNTS = types.int64, types.Array(types.int64, 2, "C")
@@ -70,7 +71,7 @@ def compile_for(entries: Sequence[str], programs: "Iterable[SweepProgram]") -> N
         second.wait()
 
 
-def _feed(second: subprocess.Popen[str], left: deque[str]) -> None:
+def _feed(second: "Popen[str]", left: deque[str]) -> None:
     """Hand the second process one name after the other; it says so when it has started, and whenever it is done with one."""
     assert second.stdin is not None and second.stdout is not None
     with suppress(IndexError, BrokenPipeError):

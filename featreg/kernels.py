@@ -7,6 +7,7 @@ all kernel sources: another featreg never runs these, and nothing stale runs her
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from featreg.canonical import bytes_id
@@ -55,6 +56,7 @@ def _compiler() -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1)
 
 
+@cache
 def kernel_id() -> str:
     """SHA-256 of every kernel source."""
     here = Path(__file__).parent

@@ -9,6 +9,8 @@ from numba.core import typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
 from numba.core.compiler_machinery import PassManager
+from numba.core.types.functions import BaseFunction
+from numba.core.typing import Context, Signature
 
 _NEEDLESS = (
     untyped_passes.InlineClosureLikes,
@@ -23,7 +25,8 @@ class KernelCompiler(CompilerBase):
 
     def __init__(self, typingctx, targetctx, library, args, return_type, flags, locals):
         flags = _FLAGS.setdefault(repr(flags), _Flags(flags))
-        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
+        typing = _TYPING.get(id(typingctx)) or _TYPING.setdefault(id(typingctx), _Typing(typingctx))
+        super().__init__(typing, targetctx, library, args, return_type, flags, locals)
 
     def define_pipelines(self) -> list[PassManager]:
         passes = PassManager("kernel")
@@ -51,7 +54,24 @@ class _Flags(Flags):
         return id(self)
 
 
+class _Typing(Context):
+    """numba's typing, which remembers what an operation on some types was found to be: numba asks up to ten templates for each + or [ ]."""
+
+    def __init__(self, whole: Context):
+        self.__dict__ = dict(whole.__dict__)  # its registries are this one's
+        self._whole, self._found = whole, dict[tuple, Signature]()
+
+    def resolve_function_type(self, func, args, kws):
+        if not isinstance(func, BaseFunction) or kws:
+            return super().resolve_function_type(func, args, kws)
+        found = self._found.get((func, args))
+        if found is None:
+            found = self._found[func, args] = super().resolve_function_type(func, args, kws)
+        return found
+
+
 _FLAGS: dict[str, _Flags] = {}
+_TYPING: dict[int, _Typing] = {}
 
 
 class _Part(JITCodeLibrary):

@@ -1,4 +1,4 @@
-"""Compile kernels by what they need of numba, so that a first run waits less: 26 s of CPU for all of them became 16.
+"""Compile kernels by what they need of numba, so that a first run waits less: 26 s of CPU for all of them became 15.
 
 numba optimises every function by itself and makes machine code of it, and does both again in each function that calls it.
 What only kernels call is a *part* here: left as it is for its kernels to optimise.  And of numba's passes those are left

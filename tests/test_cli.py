@@ -522,6 +522,27 @@ def test_the_first_run_says_that_it_compiles_and_the_next_does_not(shop, monkeyp
     assert told.getvalue().count("\n") == 1
 
 
+def test_the_first_run_into_the_store_compiles_for_every_verb(shop):
+    """What the program's features use and nothing else, in two processes; the next verb, in a third, compiles nothing."""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+
+    def verb(*arguments: str) -> str:
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def compiled() -> set[str]:
+        return {path.name.split("-")[0].rpartition(".")[2] for path in (shop / ".featreg").rglob("*.nbi")}
+
+    verb("apply")
+    assert "first run here" in verb("materialize", "--to", "2024-03-08")
+    kernels = compiled()
+    assert {"advance", "answer", "dump_keys", "run_sums", "run_counts"} <= kernels and "run_moments" not in kernels
+    assert "first run here" not in verb("get", "order_model", "customer_id=1", "basket=20", "--at", "2024-03-08")
+    assert compiled() == kernels
+
+
 def test_a_mistake_of_ours_is_told_as_one(shop, capsys, monkeypatch):
     """An error that is none of featreg's kinds: exit 1, and --debug has the traceback."""
 

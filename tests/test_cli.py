@@ -524,7 +524,8 @@ def test_the_first_run_says_that_it_compiles_and_the_next_does_not(shop, monkeyp
 
 def test_the_first_run_into_the_store_compiles_for_every_verb(shop):
     """What the program's features use and nothing else, in two processes; the next verb, in a third, compiles nothing."""
-    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment = _environment()
+    environment.pop("NUMBA_CACHE_DIR", None)
 
     def verb(*arguments: str) -> str:
         command = [sys.executable, "-c", PROGRAM, *arguments]

@@ -5,6 +5,8 @@ What only kernels call is a *part* here: left as it is for its kernels to optimi
 out that look for what no kernel has.
 """
 
+from functools import cache
+
 from numba.core import typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
@@ -25,8 +27,7 @@ class KernelCompiler(CompilerBase):
 
     def __init__(self, typingctx, targetctx, library, args, return_type, flags, locals):
         flags = _FLAGS.setdefault(repr(flags), _Flags(flags))
-        typing = _TYPING.get(id(typingctx)) or _TYPING.setdefault(id(typingctx), _Typing(typingctx))
-        super().__init__(typing, targetctx, library, args, return_type, flags, locals)
+        super().__init__(_typing_of(typingctx), targetctx, library, args, return_type, flags, locals)
 
     def define_pipelines(self) -> list[PassManager]:
         passes = PassManager("kernel")
@@ -59,7 +60,7 @@ class _Typing(Context):
 
     def __init__(self, whole: Context):
         self.__dict__ = dict(whole.__dict__)  # its registries are this one's
-        self._whole, self._found = whole, dict[tuple, Signature]()
+        self._found = dict[tuple, Signature]()
 
     def resolve_function_type(self, func, args, kws):
         if not isinstance(func, BaseFunction) or kws:
@@ -71,7 +72,7 @@ class _Typing(Context):
 
 
 _FLAGS: dict[str, _Flags] = {}
-_TYPING: dict[int, _Typing] = {}
+_typing_of = cache(_Typing)
 
 
 class _Part(JITCodeLibrary):

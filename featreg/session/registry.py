@@ -454,10 +454,9 @@ class Registry:
         """
         from featreg.kernels import is_compiled, start_compiler, use_cache
 
-        is_first = not is_compiled(self.profile.state)
         use_cache(self.profile.state)
         compiled = self.applied().compiled
-        if is_first:
+        if not is_compiled(self.profile.state):
             start_compiler()
         from featreg.compile.program import build_program, program_in_order
         from featreg.sweep.warm import FINISH, READ, WRITE, compile_for
